@@ -1,0 +1,52 @@
+//! Metadata as a log of records: one pure `decide`, one pure `apply` (design invariant 12).
+
+/// When a topic's high watermark moves (contracts.md, Acknowledgements).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Written to the kernel; synced every `memory_sync`; bypasses the journal.
+    Memory,
+    /// Synced by the journal.
+    Fsync,
+}
+
+/// A topic's settings. Every field has its final value: defaults are resolved by the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// When the high watermark moves.
+    pub durability: Durability,
+    /// Delete segments older than this, by append time on the log clock. `None` keeps for ever.
+    pub retention_ms: Option<u64>,
+    /// Delete the oldest segments above this size, per partition. `None` is unbounded.
+    pub retention_bytes: Option<u64>,
+    /// Roll a segment at this size.
+    pub segment_bytes: u64,
+    /// Roll a segment whose first record is older than this.
+    pub segment_ms: u64,
+    /// Largest batch accepted (Kafka's `max.message.bytes`).
+    pub batch_bytes_max: u32,
+    /// Keep the newest record per key instead of deleting by age (Kafka's `cleanup.policy=compact`).
+    pub compact: bool,
+}
+
+/// Why metadata refused a command. The caller maps it to its protocol's code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A topic of that name exists.
+    #[error("topic {0} exists already")]
+    TopicExists(String),
+    /// No such topic.
+    #[error("topic {0} does not exist")]
+    UnknownTopic(String),
+    /// The name is not a legal topic name.
+    #[error("{0:?} is not a legal topic name: 1 to 249 of A-Z a-z 0-9 . _ -, not . or ..")]
+    IllegalName(String),
+    /// Zero, fewer than there are, or more than the limit.
+    #[error("{0} partitions are not possible: {1}")]
+    Partitions(i32, String),
+    /// `topics_max` or `partitions_max` is reached.
+    #[error("the limit of {0} {1} is reached")]
+    Limit(u32, &'static str),
+    /// The log takes no writes: its directory is offline or it is closing.
+    #[error("the log is offline: {0}")]
+    Offline(String),
+}
