@@ -57,6 +57,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records that messages were dropped: into the ledger of dropped messages, with cause. `count` messages on `topic`.
     fn dropped(&self, cause: &'static str, topic: &str, count: u64);
+
+    /// Records that a subscriber will never see the range `from..to` of a stream (retention passed it, damage, or a slow
+    /// QoS 0 subscriber that was moved to the end): into the ledger, with cause. Offsets, exclusive end.
+    fn lost(&self, cause: &'static str, subscriber: &str, stream: StreamId, from: u64, to: u64) {
+        let _ = (subscriber, stream);
+        self.dropped(cause, "", to.saturating_sub(from));
+    }
+
+    /// Milliseconds since the Unix epoch, on the clock that [`Message::expires_at_ms`] was reckoned with.
+    fn now_ms(&self) -> i64;
 }
 
 /// One partition of one log topic that holds messages for subscribers, as a small dense number.
