@@ -89,6 +89,14 @@ impl Node {
     /// When it is not ready within a minute.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_until_ready();
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not within a minute, or ends.
+    pub fn wait_until_ready(&mut self) {
         wait_for("the node to be ready", Duration::from_secs(60), || {
             if let Some(status) = self.exited() {
                 panic!("the node ended with {status}:\n{}", self.log());
@@ -102,11 +110,42 @@ impl Node {
     /// # Panics
     /// When the program is missing.
     pub fn spawn(&mut self) {
+        let mut program = Command::new(tools::headwater());
+        program.args(["run", "-c"]).arg(self.config_file());
+        self.spawn_as(program);
+    }
+
+    /// Starts the process with its data directory on a filesystem of its own in memory, `size` large, of which a file
+    /// `ballast` takes a part. Both as for mount(8) and head(1). See [`Node::inside`].
+    ///
+    /// # Panics
+    /// When the program is missing.
+    pub fn spawn_on_small_disk(&mut self, size: &str, ballast: &str) {
+        std::fs::create_dir_all(self.data_dir()).expect("the test's directory is writable");
+        let script = "mount -t tmpfs -o size=$1 tmpfs $2 && head -c $3 /dev/zero >$2/ballast && exec $4 run -c $5";
+        let mut unshare = Command::new("unshare");
+        // A mount namespace of its own; whoever is not root becomes it inside a user namespace.
+        unshare.args(["--mount", "--user", "--map-root-user", "sh", "-c", script, "sh", size]);
+        unshare.arg(self.data_dir()).arg(ballast).arg(tools::headwater()).arg(self.config_file());
+        self.spawn_as(unshare);
+    }
+
+    /// A path in the data directory as the process sees it.
+    ///
+    /// # Panics
+    /// When the node does not run.
+    #[must_use]
+    pub fn inside(&self, name: &str) -> PathBuf {
+        let data = self.data_dir();
+        let below_root = data.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.pid().expect("the node runs")))
+            .join(below_root)
+            .join(name)
+    }
+
+    fn spawn_as(&mut self, mut program: Command) {
         assert!(self.child.is_none(), "the node runs already");
-        let child = Command::new(tools::headwater())
-            .arg("run")
-            .arg("-c")
-            .arg(self.config_file())
+        let child = program
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(self.log_file())
