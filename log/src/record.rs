@@ -1,5 +1,9 @@
 //! One record: what a caller hands in ([`RecordParts`]) and what a reader gets out ([`Record`]).
+//!
+//! Invariant: [`Headers`] always holds exactly `count` whole headers. Neighbours: [`crate::batch`]
+//! encodes and decodes records; bridge and the Kafka door fill in the parts.
 
+use crate::batch::varint;
 use bytes::Bytes;
 
 /// A record to append. Borrowed, so that an append copies each byte once, into the open batch.
@@ -27,8 +31,15 @@ impl Headers {
     pub const EMPTY: &'static Self = &Self { count: 0, encoded: Vec::new() };
 
     /// Adds one header at the end.
-    pub fn push(&mut self, _name: &str, _value: &[u8]) {
-        unimplemented!()
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let mut length = [0; varint::VARLONG_BYTES_MAX];
+        let at = varint::put(&mut length, 0, name.len() as i64);
+        self.encoded.extend_from_slice(&length[..at]);
+        self.encoded.extend_from_slice(name.as_bytes());
+        let at = varint::put(&mut length, 0, value.len() as i64);
+        self.encoded.extend_from_slice(&length[..at]);
+        self.encoded.extend_from_slice(value);
+        self.count += 1;
     }
 
     /// Removes all, keeping the memory.

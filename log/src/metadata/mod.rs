@@ -1,4 +1,19 @@
 //! Metadata as a log of records: one pure `decide`, one pure `apply` (design invariant 12).
+//!
+//! A command is decided against the state into records; the records are journalled, then applied.
+//! Only records are stored, since two versions might decide one command differently. Invariant: what
+//! [`decide`] returns, [`apply`] takes without error, and `snapshot` replays to an equal state.
+//! Neighbours: the engine journals the records and keeps their snapshot in the catalog.
+
+mod decide;
+mod encoding;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Command, Limits, decide};
+pub use encoding::{MetadataError, decode_all, encode_all};
+pub use state::{ApplyError, MetadataRecord, MetadataState, PartitionHandle, TopicMetadata};
 
 /// When a topic's high watermark moves (contracts.md, Acknowledgements).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +55,15 @@ pub enum Refusal {
     /// The name is not a legal topic name.
     #[error("{0:?} is not a legal topic name: 1 to 249 of A-Z a-z 0-9 . _ -, not . or ..")]
     IllegalName(String),
+    /// The name differs from an existing one only in `.` against `_` (Kafka: INVALID_TOPIC_EXCEPTION,
+    /// because its metrics could not tell the two apart).
+    #[error("topic {name} collides with existing topic: {existing}")]
+    Collision {
+        /// The name asked for.
+        name: String,
+        /// The topic that is there.
+        existing: String,
+    },
     /// Zero, fewer than there are, or more than the limit.
     #[error("{0} partitions are not possible: {1}")]
     Partitions(i32, String),

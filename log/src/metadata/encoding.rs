@@ -1,0 +1,268 @@
+//! Metadata records as bytes: in journal frames, and as a list in the catalog.
+//!
+//! | byte | content |
+//! |---|---|
+//! | 0 | kind u8: 1 topic created, 2 settings changed, 3 partitions added, 4 topic deleted, 5 producer ids taken, 6 handles taken, 7 epoch started |
+//! | 1 | version of that kind u8 = 0 |
+//! | 2 | the fields below, to the end |
+//!
+//! | kind | fields, big-endian |
+//! |---|---|
+//! | 1 | id 16 bytes, name (u8 length, bytes), settings, handles (u32 count, u64 each) |
+//! | 2 | id, settings |
+//! | 3 | id, handles |
+//! | 4 | id |
+//! | 5 | i64 next |
+//! | 6 | u64 next |
+//! | 7 | i32 epoch |
+//!
+//! Settings: u8 flags (bit 0 fsync, 1 retention time, 2 retention bytes, 3 compact), u64 retention ms,
+//! u64 retention bytes (each 0 without its flag), u64 segment bytes, u64 segment ms, u32 batch bytes max.
+//! A list is u32 count, then u32 length and bytes of each record.
+//!
+//! Invariant: nothing is reserved for a count before the bytes for it are there. A kind or version this
+//! program does not know was written by a newer one, and is said to be.
+
+use super::{Durability, MetadataRecord, PartitionHandle, TopicMetadata, TopicSettings};
+use crate::{LeaderEpoch, TopicId, TopicName};
+
+const VERSION: u8 = 0;
+
+const FLAG_FSYNC: u8 = 1;
+const FLAG_RETENTION_MS: u8 = 2;
+const FLAG_RETENTION_BYTES: u8 = 4;
+const FLAG_COMPACT: u8 = 8;
+const FLAGS_KNOWN: u8 = 15;
+
+/// Why bytes are not a metadata record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// The bytes end inside a field.
+    #[error("metadata record is cut short")]
+    Short,
+    /// Bytes are left over.
+    #[error("metadata record has {0} bytes too many")]
+    Trailing(usize),
+    /// A newer version wrote it.
+    #[error(
+        "metadata record of kind {kind}, version {version} is newer than this program (kinds 1 to 7, version 0)"
+    )]
+    FromTheFuture {
+        /// Its kind.
+        kind: u8,
+        /// Its version.
+        version: u8,
+    },
+    /// A field is out of its bounds.
+    #[error("metadata record field {0} is out of bounds")]
+    Field(&'static str),
+}
+
+impl MetadataRecord {
+    /// Appends the record's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut start = |kind: u8| out.extend_from_slice(&[kind, VERSION]);
+        match self {
+            Self::TopicCreated(topic) => {
+                start(1);
+                out.extend_from_slice(topic.id.as_bytes());
+                let name = topic.name.as_str().as_bytes();
+                // A topic name has at most 249 bytes.
+                out.push(name.len() as u8);
+                out.extend_from_slice(name);
+                put_settings(out, &topic.settings);
+                put_handles(out, &topic.partitions);
+            }
+            Self::SettingsChanged { id, settings } => {
+                start(2);
+                out.extend_from_slice(id.as_bytes());
+                put_settings(out, settings);
+            }
+            Self::PartitionsAdded { id, partitions } => {
+                start(3);
+                out.extend_from_slice(id.as_bytes());
+                put_handles(out, partitions);
+            }
+            Self::TopicDeleted { id } => {
+                start(4);
+                out.extend_from_slice(id.as_bytes());
+            }
+            Self::ProducerIdsTaken { next } => {
+                start(5);
+                out.extend_from_slice(&next.to_be_bytes());
+            }
+            Self::HandlesTaken { next } => {
+                start(6);
+                out.extend_from_slice(&next.to_be_bytes());
+            }
+            Self::EpochStarted { epoch } => {
+                start(7);
+                out.extend_from_slice(&epoch.get().to_be_bytes());
+            }
+        }
+    }
+
+    /// Reads a record that takes up all of `bytes`.
+    ///
+    /// # Errors
+    /// [`MetadataError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
+        let mut reader = Reader { rest: bytes };
+        let [kind, version] = reader.array()?;
+        if !(1..=7).contains(&kind) || version != VERSION {
+            return Err(MetadataError::FromTheFuture { kind, version });
+        }
+        let record = match kind {
+            1 => {
+                let id = reader.id()?;
+                let name = reader.name()?;
+                let settings = reader.settings()?;
+                let partitions = reader.handles()?;
+                Self::TopicCreated(TopicMetadata { name, id, settings, partitions })
+            }
+            2 => Self::SettingsChanged { id: reader.id()?, settings: reader.settings()? },
+            3 => Self::PartitionsAdded { id: reader.id()?, partitions: reader.handles()? },
+            4 => Self::TopicDeleted { id: reader.id()? },
+            5 => {
+                let next = i64::from_be_bytes(reader.array()?);
+                if next < 0 {
+                    return Err(MetadataError::Field("next producer id"));
+                }
+                Self::ProducerIdsTaken { next }
+            }
+            6 => Self::HandlesTaken { next: reader.u64()? },
+            _ => {
+                let epoch = LeaderEpoch::new(i32::from_be_bytes(reader.array()?));
+                Self::EpochStarted { epoch: epoch.ok_or(MetadataError::Field("epoch"))? }
+            }
+        };
+        match reader.rest.len() {
+            0 => Ok(record),
+            trailing => Err(MetadataError::Trailing(trailing)),
+        }
+    }
+}
+
+/// Appends a list of records.
+pub fn encode_all(records: &[MetadataRecord], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(records.len() as u32).to_be_bytes());
+    for record in records {
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        record.encode(out);
+        let length = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Reads a list of records that takes up all of `bytes`.
+///
+/// # Errors
+/// [`MetadataError`] of the first record that does not read.
+pub fn decode_all(bytes: &[u8]) -> Result<Vec<MetadataRecord>, MetadataError> {
+    let mut reader = Reader { rest: bytes };
+    let count = reader.u32()? as usize;
+    // Length, kind and version are there for each, so a count beyond that is wrong.
+    if count > reader.rest.len() / 6 {
+        return Err(MetadataError::Short);
+    }
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = reader.u32()? as usize;
+        records.push(MetadataRecord::decode(reader.take(length)?)?);
+    }
+    match reader.rest.len() {
+        0 => Ok(records),
+        trailing => Err(MetadataError::Trailing(trailing)),
+    }
+}
+
+fn put_settings(out: &mut Vec<u8>, settings: &TopicSettings) {
+    let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+    out.push(
+        flag(settings.durability == Durability::Fsync, FLAG_FSYNC)
+            | flag(settings.retention_ms.is_some(), FLAG_RETENTION_MS)
+            | flag(settings.retention_bytes.is_some(), FLAG_RETENTION_BYTES)
+            | flag(settings.compact, FLAG_COMPACT),
+    );
+    out.extend_from_slice(&settings.retention_ms.unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(&settings.retention_bytes.unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(&settings.segment_bytes.to_be_bytes());
+    out.extend_from_slice(&settings.segment_ms.to_be_bytes());
+    out.extend_from_slice(&settings.batch_bytes_max.to_be_bytes());
+}
+
+fn put_handles(out: &mut Vec<u8>, handles: &[PartitionHandle]) {
+    out.extend_from_slice(&(handles.len() as u32).to_be_bytes());
+    for handle in handles {
+        out.extend_from_slice(&handle.get().to_be_bytes());
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, bytes: usize) -> Result<&'a [u8], MetadataError> {
+        let (taken, rest) = self.rest.split_at_checked(bytes).ok_or(MetadataError::Short)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], MetadataError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(MetadataError::Short)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn u32(&mut self) -> Result<u32, MetadataError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, MetadataError> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn id(&mut self) -> Result<TopicId, MetadataError> {
+        Ok(TopicId::from_bytes(self.array()?))
+    }
+
+    fn name(&mut self) -> Result<TopicName, MetadataError> {
+        let [length] = self.array()?;
+        let name = std::str::from_utf8(self.take(usize::from(length))?);
+        name.ok().and_then(TopicName::new).ok_or(MetadataError::Field("name"))
+    }
+
+    fn settings(&mut self) -> Result<TopicSettings, MetadataError> {
+        let [flags] = self.array()?;
+        if flags & !FLAGS_KNOWN != 0 {
+            return Err(MetadataError::Field("settings flags"));
+        }
+        let optional = |flag: u8, value: u64, name| match (flags & flag != 0, value) {
+            (true, value) => Ok(Some(value)),
+            (false, 0) => Ok(None),
+            (false, _) => Err(MetadataError::Field(name)),
+        };
+        Ok(TopicSettings {
+            durability: if flags & FLAG_FSYNC != 0 {
+                Durability::Fsync
+            } else {
+                Durability::Memory
+            },
+            retention_ms: optional(FLAG_RETENTION_MS, self.u64()?, "retention ms")?,
+            retention_bytes: optional(FLAG_RETENTION_BYTES, self.u64()?, "retention bytes")?,
+            segment_bytes: self.u64()?,
+            segment_ms: self.u64()?,
+            batch_bytes_max: self.u32()?,
+            compact: flags & FLAG_COMPACT != 0,
+        })
+    }
+
+    fn handles(&mut self) -> Result<Vec<PartitionHandle>, MetadataError> {
+        let count = self.u32()? as usize;
+        let bytes = self.take(count.checked_mul(8).ok_or(MetadataError::Short)?)?;
+        let (handles, _) = bytes.as_chunks();
+        Ok(handles.iter().map(|raw| PartitionHandle::new(u64::from_be_bytes(*raw))).collect())
+    }
+}

@@ -1,0 +1,234 @@
+//! The state of metadata, the records that change it, and the pure step from one to the other.
+
+use super::TopicSettings;
+use crate::{LeaderEpoch, TopicId, TopicName};
+use std::collections::BTreeMap;
+
+/// Names one partition of one life of a topic in journal frames. Never reused, so that a topic deleted
+/// and made again under its name cannot receive old frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionHandle(u64);
+
+impl PartitionHandle {
+    /// From the raw number, as on disk.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The raw number, as on disk.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicMetadata {
+    /// Its name.
+    pub name: TopicName,
+    /// Its identity, never reused.
+    pub id: TopicId,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// One handle per partition; index = partition number.
+    pub partitions: Vec<PartitionHandle>,
+}
+
+/// All metadata of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetadataState {
+    topics: BTreeMap<TopicName, TopicMetadata>,
+    names: BTreeMap<TopicId, TopicName>,
+    /// The next handle to give out. Rises for ever, also past deleted topics.
+    next_handle: u64,
+    /// The first producer id that was never given out.
+    next_producer_id: i64,
+    /// The epoch of this start of the node.
+    epoch: LeaderEpoch,
+}
+
+/// One change, as it is journalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetadataRecord {
+    /// A topic came into being.
+    TopicCreated(TopicMetadata),
+    /// A topic got these settings.
+    SettingsChanged {
+        /// Which topic.
+        id: TopicId,
+        /// All its settings from now on.
+        settings: TopicSettings,
+    },
+    /// A topic got more partitions, numbered on from its last one.
+    PartitionsAdded {
+        /// Which topic.
+        id: TopicId,
+        /// Handles of the new ones.
+        partitions: Vec<PartitionHandle>,
+    },
+    /// A topic is gone, with all its records.
+    TopicDeleted {
+        /// Which topic.
+        id: TopicId,
+    },
+    /// Producer ids below this one may have been given out.
+    ProducerIdsTaken {
+        /// The first that was not.
+        next: i64,
+    },
+    /// Partition handles below this one may have been given out.
+    HandlesTaken {
+        /// The first that was not.
+        next: u64,
+    },
+    /// A new leader epoch began, for every partition.
+    EpochStarted {
+        /// The epoch.
+        epoch: LeaderEpoch,
+    },
+}
+
+/// A record contradicts the state: the journal or the catalog is not this directory's, or damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The topic's name or id is taken.
+    #[error("metadata record creates topic {0}, which exists")]
+    Exists(TopicName),
+    /// There is no topic with that id.
+    #[error("metadata record names topic id {0:02x?}, which does not exist")]
+    Unknown([u8; 16]),
+    /// A number that only rises would go back, or a handle would be used twice.
+    #[error("metadata record takes {0} back from {1} to {2}")]
+    Backwards(&'static str, u64, u64),
+}
+
+impl MetadataState {
+    /// The topic of that name.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<&TopicMetadata> {
+        self.topics.get(&TopicName::new(name)?)
+    }
+
+    /// The topic with that id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&TopicMetadata> {
+        self.topics.get(self.names.get(&id)?)
+    }
+
+    /// All topics in the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &TopicMetadata> {
+        self.topics.values()
+    }
+
+    /// The epoch of this start.
+    #[must_use]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// The first producer id that was never given out.
+    #[must_use]
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+
+    /// The first partition handle that was never given out.
+    #[must_use]
+    pub fn next_handle(&self) -> u64 {
+        self.next_handle
+    }
+
+    /// Applies one record. The state is unchanged after an error.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: never for a record that [`super::decide`] returned for this state.
+    pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), ApplyError> {
+        match record {
+            MetadataRecord::TopicCreated(topic) => {
+                if self.topics.contains_key(&topic.name) || self.names.contains_key(&topic.id) {
+                    return Err(ApplyError::Exists(topic.name.clone()));
+                }
+                self.next_handle = self.handles_after(&topic.partitions)?;
+                self.names.insert(topic.id, topic.name.clone());
+                self.topics.insert(topic.name.clone(), topic.clone());
+            }
+            MetadataRecord::SettingsChanged { id, settings } => {
+                self.topic_mut(*id)?.settings = settings.clone();
+            }
+            MetadataRecord::PartitionsAdded { id, partitions } => {
+                let next_handle = self.handles_after(partitions)?;
+                self.topic_mut(*id)?.partitions.extend_from_slice(partitions);
+                self.next_handle = next_handle;
+            }
+            MetadataRecord::TopicDeleted { id } => {
+                let name = self.names.remove(id).ok_or(ApplyError::Unknown(*id.as_bytes()))?;
+                self.topics.remove(&name);
+            }
+            MetadataRecord::ProducerIdsTaken { next } => {
+                if *next < self.next_producer_id {
+                    let (from, to) = (self.next_producer_id, *next);
+                    return Err(ApplyError::Backwards("producer ids", from as u64, to as u64));
+                }
+                self.next_producer_id = *next;
+            }
+            MetadataRecord::HandlesTaken { next } => {
+                if *next < self.next_handle {
+                    return Err(ApplyError::Backwards("handles", self.next_handle, *next));
+                }
+                self.next_handle = *next;
+            }
+            MetadataRecord::EpochStarted { epoch } => {
+                if *epoch < self.epoch {
+                    let (from, to) = (self.epoch.get() as u64, epoch.get() as u64);
+                    return Err(ApplyError::Backwards("epoch", from, to));
+                }
+                self.epoch = *epoch;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that make an equal state out of an empty one.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<MetadataRecord> {
+        // In the order of their handles, since each record must use handles that were not used before;
+        // a topic that grew later gets its later partitions in a record of their own.
+        let mut records: Vec<(PartitionHandle, MetadataRecord)> = Vec::new();
+        for topic in self.topics.values() {
+            let mut runs = topic.partitions.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0));
+            let first = runs.next().unwrap_or_default().to_vec();
+            let key = first.first().copied().unwrap_or(PartitionHandle(0));
+            let created = TopicMetadata { partitions: first, ..topic.clone() };
+            records.push((key, MetadataRecord::TopicCreated(created)));
+            for run in runs {
+                let (id, partitions) = (topic.id, run.to_vec());
+                records.push((run[0], MetadataRecord::PartitionsAdded { id, partitions }));
+            }
+        }
+        records.sort_by_key(|(handle, _)| *handle);
+        let mut records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
+        records.push(MetadataRecord::HandlesTaken { next: self.next_handle });
+        records.push(MetadataRecord::ProducerIdsTaken { next: self.next_producer_id });
+        records.push(MetadataRecord::EpochStarted { epoch: self.epoch });
+        records
+    }
+
+    /// What `next_handle` is after these, which must all be new and rising.
+    fn handles_after(&self, handles: &[PartitionHandle]) -> Result<u64, ApplyError> {
+        let mut next = self.next_handle;
+        for handle in handles {
+            if handle.0 < next || handle.0 == u64::MAX {
+                return Err(ApplyError::Backwards("handles", next, handle.0));
+            }
+            next = handle.0 + 1;
+        }
+        Ok(next)
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Result<&mut TopicMetadata, ApplyError> {
+        let name = self.names.get(&id).ok_or(ApplyError::Unknown(*id.as_bytes()))?;
+        self.topics.get_mut(name).ok_or(ApplyError::Unknown(*id.as_bytes()))
+    }
+}
