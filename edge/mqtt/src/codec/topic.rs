@@ -1,28 +1,25 @@
 //! Topic names and topic filters (section 4.7) and the grammar of shared subscriptions (section 4.8.2).
 
+use super::error::{DecodeError, EncodeError};
+use super::wire::malformed;
+
 /// What is wrong with a topic name or filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{}", self.detail())]
 pub enum TopicError {
     /// [MQTT-4.7.3-1]
-    #[error("topic is empty")]
     Empty,
     /// [MQTT-4.7.3-3]
-    #[error("topic is longer than 65,535 bytes")]
     TooLong,
     /// [MQTT-4.7.3-2]
-    #[error("topic contains U+0000")]
     Nul,
     /// [MQTT-3.3.2-2]
-    #[error("topic name contains a wildcard")]
     Wildcard,
     /// [MQTT-4.7.1-1]
-    #[error("# is not alone in the last level of the filter")]
     MultiLevel,
     /// [MQTT-4.7.1-2]
-    #[error("+ is not alone in its level of the filter")]
     SingleLevel,
     /// [MQTT-4.8.2-1, MQTT-4.8.2-2]
-    #[error("shared subscription is not $share/NAME/FILTER")]
     Shared,
 }
 
@@ -40,6 +37,30 @@ impl TopicError {
             Self::Shared => "MQTT-4.8.2-1",
         }
     }
+
+    /// As an error of the packet that holds the topic.
+    pub(super) const fn as_decode_error(self) -> DecodeError {
+        malformed(self.tag(), self.detail())
+    }
+
+    /// As an error of the packet that is to hold the topic.
+    pub(super) const fn as_encode_error(self) -> EncodeError {
+        EncodeError::Illegal { tag: self.tag(), detail: self.detail() }
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Empty => "a topic is empty",
+            Self::TooLong => "a topic is longer than 65,535 bytes",
+            Self::Nul => "a topic contains U+0000",
+            Self::Wildcard => "a topic name contains a wildcard",
+            Self::MultiLevel => "# is not alone in the last level of a filter",
+            Self::SingleLevel => "+ is not alone in its level of a filter",
+            Self::Shared => "a shared subscription is not $share/NAME/FILTER",
+        }
+    }
 }
 
 /// Checks a topic name, as in a PUBLISH.
@@ -48,11 +69,18 @@ impl TopicError {
 /// [`TopicError`]
 pub fn check_name(name: &str) -> Result<(), TopicError> {
     check_length(name)?;
-    match name.bytes().find(|b| matches!(b, 0 | b'+' | b'#')) {
-        None => Ok(()),
-        Some(0) => Err(TopicError::Nul),
-        Some(_) => Err(TopicError::Wildcard),
+    check_name_characters(name)
+}
+
+/// The part of [`check_name`] that looks at characters.
+#[inline]
+pub(super) fn check_name_characters(name: &str) -> Result<(), TopicError> {
+    // Without an early exit, so that it becomes vector code: names are short and good ones are the rule.
+    let is_bad = name.bytes().fold(false, |bad, b| bad | (b == 0) | (b == b'+') | (b == b'#'));
+    if !is_bad {
+        return Ok(());
     }
+    Err(if name.as_bytes().contains(&0) { TopicError::Nul } else { TopicError::Wildcard })
 }
 
 /// Checks a topic filter, as in a SUBSCRIBE, without looking at `$share`.

@@ -4,6 +4,7 @@
 
 use super::error::{DecodeError, EncodeError, Violation};
 use super::properties::id;
+use super::topic::{self, TopicError};
 
 /// Largest variable byte integer. [MQTT-1.5.5-1]
 pub(super) const VARINT_MAX: u32 = 268_435_455;
@@ -100,6 +101,39 @@ impl<'a> Reader<'a> {
         let bytes = ahead.take(usize::from(length))?;
         *self = ahead;
         Some(bytes)
+    }
+
+    /// A string, checked. (1.5.4)
+    pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
+        let bytes = self.prefixed().ok_or(malformed("1.5.4", "a string is cut short"))?;
+        // Ill-formed sequences, surrogates among them. U+FEFF and non-characters are legal. [MQTT-1.5.4-3]
+        let string = std::str::from_utf8(bytes)
+            .map_err(|_| malformed("MQTT-1.5.4-1", "a string is not UTF-8"))?;
+        if bytes.contains(&0) {
+            return Err(malformed("MQTT-1.5.4-2", "a string contains U+0000"));
+        }
+        Ok(string)
+    }
+
+    /// A topic name.
+    pub(super) fn topic_name(&mut self) -> Result<&'a str, DecodeError> {
+        let name = self.topic_name_or_empty()?;
+        if name.is_empty() {
+            return Err(TopicError::Empty.as_decode_error());
+        }
+        Ok(name)
+    }
+
+    /// A topic name, or nothing where a topic alias stands for it.
+    #[inline]
+    pub(super) fn topic_name_or_empty(&mut self) -> Result<&'a str, DecodeError> {
+        let bytes = self.prefixed().ok_or(malformed("1.5.4", "a string is cut short"))?;
+        let name = std::str::from_utf8(bytes)
+            .map_err(|_| malformed("MQTT-1.5.4-1", "a string is not UTF-8"))?;
+        match topic::check_name_characters(name) {
+            Ok(()) => Ok(name),
+            Err(error) => Err(error.as_decode_error()),
+        }
     }
 
     /// A string that was checked before. `None` at the end.
