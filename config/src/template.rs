@@ -152,7 +152,8 @@ impl Template {
     }
 
     /// The expansions as a glob: whatever is not fixed as `*`.
-    pub(crate) fn as_glob(&self) -> String {
+    #[must_use]
+    pub fn as_glob(&self) -> String {
         self.parts
             .iter()
             .map(|part| match part {

@@ -3,6 +3,9 @@
 //! Invariant: only this module reads the machine's clocks. Whether wall time may be believed matters to retention, which
 //! deletes nothing on the word of a clock that nobody has set (gateways without a battery clock boot in 1970).
 
+#[cfg(any(test, feature = "simulation"))]
+pub mod fake;
+
 use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -6,6 +6,9 @@
 //! sync nothing is known of the bytes it should have covered.
 //! Neighbours: `journal`, `segment`, `catalog`, `superblock` above it; the kernel below.
 
+#[cfg(any(test, feature = "simulation"))]
+pub mod fake;
+
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use std::fmt::Debug;

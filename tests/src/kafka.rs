@@ -27,8 +27,17 @@ impl Kafka {
     /// When it does not; its log is in the message.
     #[must_use]
     pub fn start(version: &'static str) -> Self {
+        Self::start_at(version, free_port())
+    }
+
+    /// The same on a port that a README names.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_at(version: &'static str, port: u16) -> Self {
         let dir = TestDir::new(&format!("kafka-{version}"));
-        let (port, controller) = (free_port(), free_port());
+        let controller = free_port();
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\

@@ -6,6 +6,7 @@
 
 pub mod files;
 pub mod kafka;
+pub mod network;
 pub mod node;
 pub mod tools;
 

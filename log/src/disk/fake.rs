@@ -1,0 +1,246 @@
+//! A disk in memory that keeps no promise beyond POSIX's, for crash tests. Deterministic from a seed.
+//!
+//! It remembers per file and per folder what is synced. [`FakeDisk::after_crash`] makes one of the states
+//! that a power cut may leave: unsynced writes kept, dropped, torn at 512 bytes or reordered, unsynced
+//! names kept or dropped, each by itself. [`FakeDisk::after_kill`] is the end of the process alone: the
+//! kernel still has everything. Operations are counted, can fail by number, and the world can be stopped
+//! after one. Invariant: what was synced without an error is in every state after a crash.
+//! Neighbours: `log/tests` crash the engine on it; nothing outside tests uses it.
+
+mod file;
+mod world;
+
+pub use world::{Fault, Outcome};
+
+use super::{DirEntry, Disk, DiskFile, Lock, LockGuard, OpenMode, Space};
+use parking_lot::Mutex;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use world::{NodeId, World};
+
+/// The disk of one machine from one start of it to its crash. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct FakeDisk {
+    world: Arc<Mutex<World>>,
+}
+
+impl FakeDisk {
+    /// An empty disk. The seed decides ids, and what a failed sync leaves behind.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::of(World::new(seed))
+    }
+
+    fn of(world: World) -> Self {
+        Self { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// The disk that a power cut at this moment leaves, as a new one; `seed` picks among the possible ones.
+    /// This one stays as it is, so that one moment can be left in several ways.
+    #[must_use]
+    pub fn after_crash(&self, outcome: Outcome, seed: u64) -> Self {
+        Self::of(self.world.lock().crashed(outcome, seed))
+    }
+
+    /// The disk that is seen after the process was killed: everything written is there, synced or not.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        Self::of(self.world.lock().killed())
+    }
+
+    /// Operations so far that change something or make it durable. The first has the number 1.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.world.lock().changes
+    }
+
+    /// Operations so far that only read.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.world.lock().reads
+    }
+
+    /// After change number `change` nothing is carried out any more: every call fails.
+    pub fn stop_after(&self, change: u64) {
+        self.world.lock().stop_after = Some(change);
+    }
+
+    /// Whether a call failed because of [`FakeDisk::stop_after`].
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.world.lock().stopped
+    }
+
+    /// Lets change number `change` fail.
+    pub fn fail_change(&self, change: u64, fault: Fault) {
+        self.world.lock().faults.insert(change, fault);
+    }
+
+    /// Lets read number `read` fail with EIO.
+    pub fn fail_read(&self, read: u64) {
+        self.world.lock().read_faults.insert(read);
+    }
+
+    /// Whether a fault that was asked for has struck.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.world.lock().struck
+    }
+
+    /// Bytes that fit in all; `None` is without end. Counted in blocks of 4 KiB.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.world.lock().capacity_bytes = bytes;
+    }
+
+    /// Bytes taken, in blocks of 4 KiB.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.world.lock().used_bytes()
+    }
+
+    /// Gives the machine another identity: the card was moved.
+    pub fn set_machine_id(&self, id: Option<[u8; 16]>) {
+        self.world.lock().machine_id = id;
+    }
+
+    /// All changes so far, a line each, to be printed when a test fails.
+    #[must_use]
+    pub fn trace(&self) -> Vec<String> {
+        self.world.lock().trace.clone()
+    }
+
+    /// Paths of all files, sorted.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        self.world.lock().files()
+    }
+
+    /// What a reader of the file sees.
+    #[must_use]
+    pub fn contents(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        self.world.lock().contents(path.as_ref())
+    }
+
+    /// Sets a file's contents, synced, behind the engine's back; makes its folders. Not counted.
+    ///
+    /// # Panics
+    /// When a part of the path is a file.
+    pub fn plant(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.world.lock().plant(path.as_ref(), bytes);
+    }
+
+    fn handle(&self, node: NodeId) -> Arc<dyn DiskFile> {
+        Arc::new(FakeFile { world: Arc::clone(&self.world), node })
+    }
+}
+
+impl Disk for FakeDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.handle(self.world.lock().open(path, mode)?))
+    }
+
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
+        let mut world = self.world.lock();
+        let node = world.open(path, OpenMode::Create)?;
+        if world.locks.contains(&node) {
+            let text = world.contents(path).unwrap_or_default();
+            return Ok(Lock::InUse(String::from_utf8_lossy(&text).trim().to_owned()));
+        }
+        world.truncate(node, 0)?;
+        world.write(node, &[IoSlice::new(holder.as_bytes())], 0)?;
+        world.locks.insert(node);
+        Ok(Lock::Held(Box::new(FakeLock { world: Arc::clone(&self.world), node })))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.world.lock().create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world.lock().rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.world.lock().remove(path, false)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.world.lock().remove(path, true)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.world.lock().sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.world.lock().list(path)
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        let world = self.world.lock();
+        let total_bytes = world.capacity_bytes.unwrap_or(1 << 40);
+        let free_bytes = total_bytes.saturating_sub(world.used_bytes());
+        Ok(Space { total_bytes, free_bytes })
+    }
+
+    fn machine_id(&self) -> Option<[u8; 16]> {
+        self.world.lock().machine_id
+    }
+
+    fn random_id(&self) -> io::Result<[u8; 16]> {
+        let mut world = self.world.lock();
+        let (a, b) = (world.random.next(), world.random.next());
+        Ok((u128::from(a) << 64 | u128::from(b)).to_be_bytes())
+    }
+}
+
+/// An open file; goes on to work after its name is gone.
+#[derive(Debug)]
+struct FakeFile {
+    world: Arc<Mutex<World>>,
+    node: NodeId,
+}
+
+impl DiskFile for FakeFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.world.lock().read(self.node, buf, at)
+    }
+
+    fn write_at(&self, bufs: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.world.lock().write(self.node, bufs, at)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.world.lock().sync_data(self.node)
+    }
+
+    fn reserve(&self, at: u64, len: u64) -> io::Result<()> {
+        self.world.lock().reserve(self.node, at, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.world.lock().truncate(self.node, len)
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        self.world.lock().size_bytes(self.node)
+    }
+}
+
+#[derive(Debug)]
+struct FakeLock {
+    world: Arc<Mutex<World>>,
+    node: NodeId,
+}
+
+impl LockGuard for FakeLock {}
+
+impl Drop for FakeLock {
+    fn drop(&mut self) {
+        self.world.lock().locks.remove(&self.node);
+    }
+}
+
+#[cfg(test)]
+mod tests;
