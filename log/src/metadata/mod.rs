@@ -74,3 +74,22 @@ pub enum Refusal {
     #[error("the log is offline: {0}")]
     Offline(String),
 }
+
+impl From<&headwater_config::TopicSpec> for TopicSettings {
+    /// What the configuration says of a topic; its partition count is an argument of its own.
+    fn from(spec: &headwater_config::TopicSpec) -> Self {
+        let ms = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            durability: match spec.durability {
+                headwater_config::Durability::Memory => Durability::Memory,
+                headwater_config::Durability::Fsync => Durability::Fsync,
+            },
+            retention_ms: spec.retention.map(ms),
+            retention_bytes: spec.retention_bytes,
+            segment_bytes: spec.segment_bytes,
+            segment_ms: ms(spec.segment_time),
+            batch_bytes_max: spec.batch_bytes_max,
+            compact: false,
+        }
+    }
+}
