@@ -16,7 +16,9 @@ pub trait Store: Send + Sync + 'static {
     /// Takes messages of one connection, in order, and pushes one outcome for each it took.
     ///
     /// Fewer outcomes than messages: the append path is full. The caller keeps the rest, stops reading the connection
-    /// (keep-alive suspended), waits for [`Store::moved`] and offers the rest again. Topics are names (aliases resolved).
+    /// (keep-alive suspended), waits for [`Store::moved`] and offers the rest again. Topics are names (aliases resolved;
+    /// an alias that is still among the properties means nothing). QoS 0 messages that are refused come back by
+    /// [`Store::dropped`], from the caller.
     fn publish(
         &self,
         from: &Publisher,
@@ -35,6 +37,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many streams there are now: their ids are `0..streams()`. Streams are never removed, only added.
     fn streams(&self) -> u32;
+
+    /// Where whoever followed all streams when this one was added must begin to read it: its end at that time, 0 for one
+    /// that was empty. (A stream made from a topic that held records already says where it stood.)
+    fn first(&self, stream: StreamId) -> u64 {
+        let _ = stream;
+        0
+    }
 
     /// Exclusive end of what subscribers may see of a stream.
     fn end(&self, stream: StreamId) -> u64;

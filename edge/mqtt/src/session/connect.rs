@@ -148,8 +148,7 @@ impl Negotiated {
                     u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
                 ),
                 assigned_client_identifier: self.assign_client_id.then_some(client_id),
-                topic_alias_maximum: (limits.topic_alias_max > 0)
-                    .then_some(limits.topic_alias_max),
+                topic_alias_maximum: (limits.topic_alias_max > 0).then_some(limits.topic_alias_max),
                 shared_subscription_available: Some(false),
                 server_keep_alive_s: self.server_keep_alive_s,
                 user_properties: UserProperties::default(),

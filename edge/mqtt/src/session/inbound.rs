@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 pub(crate) struct Inbound<T> {
     pending: VecDeque<Pending<T>>,
     receive_max: usize,
-    pub(crate) aliases: Aliases,
 }
 
 #[derive(Debug)]
@@ -51,12 +50,8 @@ pub(crate) enum Verdict<T> {
 }
 
 impl<T> Inbound<T> {
-    pub(crate) fn new(receive_max: u16, alias_max: u16) -> Self {
-        Self {
-            pending: VecDeque::new(),
-            receive_max: usize::from(receive_max),
-            aliases: Aliases { names: Vec::new(), max: alias_max },
-        }
+    pub(crate) fn new(receive_max: u16) -> Self {
+        Self { pending: VecDeque::new(), receive_max: usize::from(receive_max) }
     }
 
     /// How many more messages may come before an acknowledgement leaves. [MQTT-3.3.4-7]
@@ -138,6 +133,11 @@ pub(crate) enum AliasUse<'a> {
 }
 
 impl Aliases {
+    /// None set, up to `max` of them.
+    pub(crate) fn new(max: u16) -> Self {
+        Self { names: Vec::new(), max }
+    }
+
     /// What `alias` with `topic` (empty where the alias stands for it) means now.
     pub(crate) fn look_up<'a>(&'a self, alias: u16, topic: &str) -> AliasUse<'a> {
         if alias == 0 || alias > self.max {

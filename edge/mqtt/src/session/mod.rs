@@ -10,28 +10,27 @@ mod outbound;
 mod subscriptions;
 
 pub(crate) use connect::{ConnectRefused, Negotiated, negotiate};
-pub(crate) use inbound::{Inbound, Verdict};
-pub(crate) use outbound::{Delivery, Outbound, Pumped};
-pub(crate) use subscriptions::{Granted, Matched, SessionSubscription, Subscriptions};
+pub(crate) use inbound::{AliasUse, Aliases, Inbound, Verdict, reason_of};
+pub(crate) use outbound::{Delivery, Outbound};
+pub(crate) use subscriptions::{Granted, Matched, SessionSubscription, Subscriptions, is_own};
 
 use crate::codec::Version;
 use crate::limits::Limits;
 use crate::store::StreamId;
-use std::sync::Arc;
 
 /// One client's session.
 #[derive(Debug)]
 pub(crate) struct Session<T> {
     /// Version the client speaks.
     pub(crate) version: Version,
-    /// Its identifier, given or assigned.
-    pub(crate) client_id: Arc<str>,
     /// Whether it asked for receipts (`headwater-receipt: 1`).
     pub(crate) receipts: bool,
     /// Whether reason strings are welcome outside CONNACK and DISCONNECT. [MQTT-3.1.2-29]
     pub(crate) problem_information: bool,
     /// Messages from the client.
     pub(crate) inbound: Inbound<T>,
+    /// Topic aliases of the client.
+    pub(crate) aliases: Aliases,
     /// Messages to the client.
     pub(crate) outbound: Outbound,
     /// What it subscribed to.
@@ -66,17 +65,20 @@ impl Positions {
 
     /// Panics never: a stream beyond the end is ignored, [`Positions::extend`] adds it first.
     pub(crate) fn set(&mut self, stream: StreamId, next: u64) {
-        if let Some(slot) =
-            usize::try_from(stream.0).ok().and_then(|index| self.0.get_mut(index))
-        {
+        if let Some(slot) = usize::try_from(stream.0).ok().and_then(|index| self.0.get_mut(index)) {
             *slot = next;
         }
     }
 
     /// Adds the streams up to `streams`, each at the offset that `first` gives.
     pub(crate) fn extend(&mut self, streams: u32, first: impl Fn(StreamId) -> u64) {
-        let known = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let known = self.streams();
         self.0.extend((known..streams).map(|stream| first(StreamId(stream))));
+    }
+
+    /// How many streams it covers.
+    pub(crate) fn streams(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
     /// All streams with their next offset.
@@ -87,7 +89,7 @@ impl Positions {
 
 impl<T> Session<T> {
     /// A fresh session as CONNECT agreed on.
-    pub(crate) fn new(agreed: &Negotiated, client_id: Arc<str>, limits: &Limits) -> Self {
+    pub(crate) fn new(agreed: &Negotiated, limits: &Limits) -> Self {
         let receive_max = match agreed.version {
             Version::V5 => limits.receive_max,
             Version::V3 | Version::V311 => limits.receive_max_v3,
@@ -95,10 +97,10 @@ impl<T> Session<T> {
         let alias_max = if agreed.version == Version::V5 { limits.topic_alias_max } else { 0 };
         Self {
             version: agreed.version,
-            client_id,
             receipts: agreed.receipts,
             problem_information: agreed.problem_information,
-            inbound: Inbound::new(receive_max, alias_max),
+            inbound: Inbound::new(receive_max),
+            aliases: Aliases::new(alias_max),
             outbound: Outbound::new(
                 agreed.version,
                 agreed.receive_maximum.min(limits.inflight_max).max(1),
@@ -115,6 +117,3 @@ impl<T> Session<T> {
         matches!(self.cursor, Cursor::Behind(_))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,6 +78,11 @@ impl Outbound {
         }
     }
 
+    /// Largest packet the client takes.
+    pub(crate) fn packet_bytes_max(&self) -> u32 {
+        self.packet_bytes_max
+    }
+
     /// Whether one more message fits. A message larger than the queue's bytes fits an empty queue.
     pub(crate) fn has_room_for(&self, message: &Message) -> bool {
         self.queue.is_empty()
@@ -95,11 +100,6 @@ impl Outbound {
     /// Bytes that may be added before the queue is full.
     pub(crate) fn room_bytes(&self) -> usize {
         self.queue_bytes_max.saturating_sub(self.queue_bytes)
-    }
-
-    /// Whether the queue holds nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// Adds a message. Ask [`Outbound::has_room_for`] first.
