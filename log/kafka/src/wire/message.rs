@@ -55,6 +55,9 @@ pub enum WireError {
     /// The message has no form at that version, or is too large for a frame.
     #[error("message cannot be encoded: {0}")]
     Unencodable(EncodeError),
+    /// More bytes than a frame's length can say.
+    #[error("message is longer than a frame can be")]
+    TooLong,
     /// A response answers another request than the one asked about.
     #[error("response carries correlation id {found}, expected {expected}")]
     Correlation {

@@ -12,6 +12,7 @@ mod frame;
 mod message;
 pub mod messages;
 mod version;
+mod writer;
 
 pub use error_code::ErrorCode;
 pub use frame::{FrameError, FrameReader, LENGTH_BYTES};
@@ -20,6 +21,7 @@ pub use message::{
     decode_request_head, decode_response, encode_request, encode_response, is_flexible,
 };
 pub use version::{ApiKey, Versions, negotiate};
+pub use writer::Writer;
 
 /// Builds a message from the fields that differ from the protocol's defaults.
 ///

@@ -1,0 +1,436 @@
+//! Produce (key 0), versions 3-11 implemented, 0-2 answered UNSUPPORTED_VERSION.
+//!
+//! v3 brings batches of magic 2 and the transactional id (KIP-98), v5 the log start offset
+//! (KIP-107), v7 zstd (KIP-110), v8 errors by record and the message (KIP-467), v9 tagged fields,
+//! v10 the current leader (KIP-951), v11 nothing on the wire.
+//!
+//! Step 7 for Kafka clients; from `connection`; to the partition's append, and back through
+//! [`Pending::settle`] when the ack point is passed.
+//! Invariant: no success leaves before [`Settled::Passed`] for every batch of the request. Each
+//! partition is refused by itself; nothing of a refused batch is stored.
+
+use super::{Door, lookup};
+use crate::message;
+use crate::wire::messages::{ProduceRequest, ProduceResponse, produce_request, produce_response};
+use crate::wire::{
+    ErrorCode, LENGTH_BYTES, Limits, RequestHead, Versions, WireError, decode_request,
+    encode_response,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use headwater_log::batch::{self, BatchHeader};
+use headwater_log::{AckPoint, AppendError, Appended, Partition, Position, Settled, Topic};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Advertised. Below 3 only the refusal is implemented.
+pub(super) const VERSIONS: Versions = Versions::new(0, 11);
+
+/// The lowest version with batches of magic 2.
+const VERSION_MIN: i16 = 3;
+
+/// The lowest version whose clients know zstd (KIP-110).
+const VERSION_ZSTD: i16 = 7;
+
+/// Codec number of zstd in a batch's attributes.
+const CODEC_ZSTD: i16 = 4;
+
+/// Bits of a batch's attributes.
+const CODEC_MASK: i16 = 0x07;
+const LOG_APPEND_TIME: i16 = 0x08;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// Errors by record in one response; a batch of a hundred thousand keyless records is refused by its first ones.
+const RECORD_ERRORS_MAX: usize = 100;
+
+/// A request has at most so long, whatever it says.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// How a Produce request begins.
+pub(super) enum Begun {
+    /// Appended as far as possible; answered when [`Pending::settle`] says so.
+    Waits(Pending),
+    /// acks=0: no answer, and on an error the connection is closed, as Kafka does.
+    Silent(Result<(), ErrorCode>),
+}
+
+/// A Produce request between its append and its ack point.
+pub(super) struct Pending {
+    /// When its client is told REQUEST_TIMED_OUT.
+    pub(super) deadline: Instant,
+    correlation_id: i32,
+    version: i16,
+    point: AckPoint,
+    response: ProduceResponse,
+    waits: Vec<Wait>,
+    /// The frame of a refusal that the codec has no form for (versions 0-2).
+    ready: Option<Bytes>,
+}
+
+/// A batch that has not passed its ack point.
+struct Wait {
+    topic: usize,
+    partition: usize,
+    log: Arc<Partition>,
+    last: Position,
+}
+
+/// Appends what can be appended. Waits only while the append path is full.
+///
+/// # Errors
+/// [`WireError`]: close the connection.
+pub(super) async fn begin(
+    door: &Door,
+    head: &RequestHead,
+    body: Bytes,
+    limits: Limits,
+) -> Result<Begun, WireError> {
+    let version = head.api_version;
+    if version < VERSION_MIN {
+        return Ok(refuse_old(door, head, &body));
+    }
+    let request: ProduceRequest = decode_request(body, version, limits)?;
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
+    let mut pending = Pending {
+        deadline,
+        correlation_id: head.correlation_id,
+        version,
+        point: if request.acks == 1 { AckPoint::Written } else { AckPoint::HighWatermark },
+        response: ProduceResponse::default(),
+        waits: Vec::new(),
+        ready: None,
+    };
+    let refusal = if !(-1..=1).contains(&request.acks) {
+        Some(Refused::new(ErrorCode::InvalidRequiredAcks, "acks must be 0, 1 or -1 (all)"))
+    } else if request.transactional_id.is_some() {
+        Some(Refused::new(ErrorCode::InvalidTxnState, NO_TRANSACTIONS))
+    } else {
+        None
+    };
+    let mut first_error = None;
+    for (topic_index, data) in request.topic_data.iter().enumerate() {
+        let topic = lookup::topic(door, &data.name);
+        let mut answers = Vec::with_capacity(data.partition_data.len());
+        for (index, partition) in data.partition_data.iter().enumerate() {
+            let place = Place { version, deadline, topic: topic.as_ref() };
+            let appended = match &refusal {
+                Some(refused) => Err(refused.clone()),
+                None => place.append(door, partition).await,
+            };
+            let answer = match appended {
+                Ok((log, appended)) => {
+                    let answer = accepted(partition.index, &log, appended);
+                    let last = appended.last;
+                    pending.waits.push(Wait { topic: topic_index, partition: index, log, last });
+                    answer
+                }
+                Err(refused) => {
+                    first_error.get_or_insert(refused.code);
+                    refused.answer(door, partition.index)
+                }
+            };
+            answers.push(answer);
+        }
+        pending.response.responses.push(message!(produce_response::TopicProduceResponse {
+            name: data.name.clone(),
+            partition_responses: answers,
+        }));
+    }
+    if request.acks == 0 {
+        return Ok(Begun::Silent(first_error.map_or(Ok(()), Err)));
+    }
+    pending.own_names();
+    Ok(Begun::Waits(pending))
+}
+
+const NO_TRANSACTIONS: &str = "transactions are not served by this version of Headwater";
+
+impl Pending {
+    /// Looks whether the ack points are passed. `true`: the response can be encoded.
+    pub(super) fn settle(&mut self, door: &Door, now: Instant) -> bool {
+        let late = now >= self.deadline;
+        let (point, response) = (self.point, &mut self.response);
+        self.waits.retain(|wait| {
+            let code = match wait.log.settled(point, wait.last) {
+                Settled::Passed => return false,
+                Settled::Waiting if !late => return true,
+                // Stored, perhaps, but not so safely as was asked for: Kafka's own words for it.
+                Settled::Waiting => ErrorCode::RequestTimedOut,
+                Settled::Lost(loss) => lookup::loss_code(&loss),
+            };
+            let answer = &mut response.responses[wait.topic].partition_responses[wait.partition];
+            answer.error_code = door.code(code);
+            answer.base_offset = -1;
+            false
+        });
+        self.waits.is_empty()
+    }
+
+    /// The response's frame. Call when [`Pending::settle`] answered `true`.
+    pub(super) fn encode(self) -> Result<Bytes, WireError> {
+        match self.ready {
+            Some(frame) => Ok(frame),
+            None => {
+                encode_response::<ProduceRequest>(self.correlation_id, self.version, &self.response)
+            }
+        }
+    }
+
+    /// Copies the topics' names out of the request's frame, whose memory is free from here on.
+    fn own_names(&mut self) {
+        for topic in &mut self.response.responses {
+            topic.name = topic.name.as_str().into();
+        }
+    }
+}
+
+/// Where a batch of a request goes.
+struct Place<'a> {
+    version: i16,
+    deadline: Instant,
+    topic: Option<&'a Topic>,
+}
+
+/// A refused batch.
+#[derive(Debug, Clone)]
+struct Refused {
+    code: ErrorCode,
+    text: String,
+    records: Vec<i32>,
+}
+
+impl Refused {
+    fn new(code: ErrorCode, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), records: Vec::new() }
+    }
+
+    fn answer(&self, door: &Door, index: i32) -> produce_response::PartitionProduceResponse {
+        let by_record = self.records.iter().map(|record| {
+            message!(produce_response::BatchIndexAndErrorMessage {
+                batch_index: *record,
+                batch_index_error_message: Some(self.text.as_str().into()),
+            })
+        });
+        message!(produce_response::PartitionProduceResponse {
+            index: index,
+            error_code: door.code(self.code),
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            record_errors: by_record.collect(),
+            error_message: Some(self.text.as_str().into()),
+        })
+    }
+}
+
+fn accepted(
+    index: i32,
+    log: &Partition,
+    appended: Appended,
+) -> produce_response::PartitionProduceResponse {
+    message!(produce_response::PartitionProduceResponse {
+        index: index,
+        base_offset: appended.base.offset.get(),
+        log_append_time_ms: -1,
+        log_start_offset: log.positions().log_start.get(),
+    })
+}
+
+impl Place<'_> {
+    /// Checks and appends one batch. While the append path is full it waits for the next cycle.
+    async fn append(
+        &self,
+        door: &Door,
+        data: &produce_request::PartitionProduceData,
+    ) -> Result<(Arc<Partition>, Appended), Refused> {
+        let log = lookup::partition(self.topic, data.index)
+            .map_err(|code| Refused::new(code, "no such topic or partition"))?;
+        let records = data.records.as_ref().filter(|records| !records.is_empty());
+        let records = records.ok_or_else(|| {
+            Refused::new(ErrorCode::InvalidRecord, "one record batch per partition is required")
+        })?;
+        check(records, self.version)?;
+        if self.topic.is_some_and(|topic| topic.settings().compact) {
+            check_keys(records)?;
+        }
+        let mut moved = door.log().moved();
+        loop {
+            moved.borrow_and_update();
+            match log.append_batch(BytesMut::from(&records[..])) {
+                Ok(appended) => {
+                    door.shared.figures.batch();
+                    return Ok((log.clone(), appended));
+                }
+                Err(AppendError::Busy) => {}
+                Err(error) => {
+                    let text = error.to_string();
+                    return Err(Refused::new(lookup::append_code(&error), text));
+                }
+            }
+            if !matches!(timeout_at(self.deadline, moved.changed()).await, Ok(Ok(()))) {
+                let text = "the append path was full for the whole timeout";
+                return Err(Refused::new(ErrorCode::RequestTimedOut, text));
+            }
+        }
+    }
+}
+
+/// What Kafka's broker checks of a batch's header before its log does (`ProduceRequest.validateRecords`,
+/// `LogValidator.validateBatch`); sizes, sums and sequences are the partition's to check.
+fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
+    let refuse = |code, text: &str| Err(Refused::new(code, text));
+    let header = BatchHeader::parse(records)
+        .map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
+    if header.size_bytes() < records.len() {
+        return refuse(
+            ErrorCode::InvalidRecord,
+            "exactly one record batch per partition is allowed",
+        );
+    }
+    if header.size_bytes() > records.len() {
+        return refuse(ErrorCode::CorruptMessage, "the record batch is cut short");
+    }
+    if header.attributes & CODEC_MASK > CODEC_ZSTD {
+        return refuse(ErrorCode::UnsupportedCompressionType, "unknown compression codec");
+    }
+    if header.attributes & CODEC_MASK == CODEC_ZSTD && version < VERSION_ZSTD {
+        return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs Produce version 7");
+    }
+    if header.base_offset != 0 {
+        return refuse(ErrorCode::InvalidRecord, "the base offset of a produced batch must be 0");
+    }
+    if header.record_count <= 0
+        || i64::from(header.last_offset_delta) + 1 != i64::from(header.record_count)
+    {
+        return refuse(
+            ErrorCode::InvalidRecord,
+            "the record count contradicts the last offset delta",
+        );
+    }
+    if header.attributes & CONTROL != 0 {
+        return refuse(ErrorCode::InvalidRecord, "clients may not write control batches");
+    }
+    if header.attributes & TRANSACTIONAL != 0 {
+        return refuse(ErrorCode::InvalidTxnState, NO_TRANSACTIONS);
+    }
+    if header.attributes & LOG_APPEND_TIME != 0 {
+        let text = "producers may not set the timestamp type to LogAppendTime";
+        return refuse(ErrorCode::InvalidTimestamp, text);
+    }
+    // -2 marks batches made here, whose `hw` header is trusted: nobody else may claim it.
+    if header.producer_id < -1 {
+        return refuse(ErrorCode::InvalidRecord, "the producer id is negative");
+    }
+    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        return refuse(ErrorCode::InvalidRecord, "the batch has a producer id but no sequence");
+    }
+    Ok(())
+}
+
+/// A topic that keeps the newest record per key takes no record without one. Compressed batches are
+/// looked at by compaction.
+fn check_keys(records: &Bytes) -> Result<(), Refused> {
+    let read = match batch::records(records) {
+        Ok(read) => read,
+        Err(batch::BatchError::Compressed(_)) => return Ok(()),
+        Err(error) => {
+            return Err(Refused::new(lookup::batch_code(&error), error.to_string()));
+        }
+    };
+    let mut keyless = Vec::new();
+    for (index, record) in (0_i32..).zip(read) {
+        let record =
+            record.map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
+        if record.key.is_none() && keyless.len() < RECORD_ERRORS_MAX {
+            keyless.push(index);
+        }
+    }
+    if keyless.is_empty() {
+        return Ok(());
+    }
+    let text = "a compacted topic takes no record without a key";
+    Err(Refused { records: keyless, ..Refused::new(ErrorCode::InvalidRecord, text) })
+}
+
+/// Versions 0-2: every partition is answered UNSUPPORTED_VERSION, in the form of that version. The
+/// codec has none, so the few fields are read and written here.
+fn refuse_old(door: &Door, head: &RequestHead, body: &Bytes) -> Begun {
+    let Some(old) = OldRequest::read(body) else {
+        return Begun::Silent(Err(ErrorCode::UnsupportedVersion));
+    };
+    if old.acks == 0 {
+        return Begun::Silent(Err(ErrorCode::UnsupportedVersion));
+    }
+    let code = door.code(ErrorCode::UnsupportedVersion);
+    let mut frame = BytesMut::new();
+    frame.put_i32(0);
+    frame.put_i32(head.correlation_id);
+    frame.put_i32(i32::try_from(old.topics.len()).unwrap_or(0));
+    for (name, partitions) in &old.topics {
+        frame.put_i16(i16::try_from(name.len()).unwrap_or(0));
+        frame.put_slice(name);
+        frame.put_i32(i32::try_from(partitions.len()).unwrap_or(0));
+        for partition in partitions {
+            frame.put_i32(*partition);
+            frame.put_i16(code);
+            frame.put_i64(-1);
+            if head.api_version >= 2 {
+                frame.put_i64(-1);
+            }
+        }
+    }
+    if head.api_version >= 1 {
+        frame.put_i32(0);
+    }
+    let length = i32::try_from(frame.len() - LENGTH_BYTES).unwrap_or(0);
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    Begun::Waits(Pending {
+        deadline: Instant::now(),
+        correlation_id: head.correlation_id,
+        version: head.api_version,
+        point: AckPoint::Appended,
+        response: ProduceResponse::default(),
+        waits: Vec::new(),
+        ready: Some(frame.freeze()),
+    })
+}
+
+/// A Produce request of version 0-2, its records skipped.
+struct OldRequest<'a> {
+    acks: i16,
+    topics: Vec<(&'a [u8], Vec<i32>)>,
+}
+
+impl<'a> OldRequest<'a> {
+    /// `None` when it is malformed.
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let mut rest = body;
+        let acks = i16::from_be_bytes(*take(&mut rest)?);
+        let _timeout_ms: &[u8; 4] = take(&mut rest)?;
+        let mut topics = Vec::new();
+        for _ in 0..i32::from_be_bytes(*take(&mut rest)?) {
+            let name_bytes = i16::from_be_bytes(*take(&mut rest)?);
+            let name = rest.split_off(..usize::try_from(name_bytes).ok()?)?;
+            let mut partitions = Vec::new();
+            for _ in 0..i32::from_be_bytes(*take(&mut rest)?) {
+                partitions.push(i32::from_be_bytes(*take(&mut rest)?));
+                let records_bytes = i32::from_be_bytes(*take(&mut rest)?);
+                rest.split_off(..usize::try_from(records_bytes.max(0)).ok()?)?;
+            }
+            topics.push((name, partitions));
+        }
+        rest.is_empty().then_some(Self { acks, topics })
+    }
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (front, back) = rest.split_first_chunk()?;
+    *rest = back;
+    Some(front)
+}
+
+#[cfg(test)]
+#[path = "produce_tests.rs"]
+mod tests;
