@@ -62,7 +62,8 @@ pub(super) fn batch_code(error: &BatchError) -> ErrorCode {
         BatchError::Magic(_)
         | BatchError::Field(_)
         | BatchError::Record(_)
-        | BatchError::Compressed(_) => ErrorCode::InvalidRecord,
+        | BatchError::Compressed(_)
+        | BatchError::Refused(_) => ErrorCode::InvalidRecord,
     }
 }
 
@@ -79,7 +80,7 @@ pub(super) fn refusal_code(refusal: &Refusal) -> (ErrorCode, String) {
     let code = match refusal {
         Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
         Refusal::UnknownTopic(_) => ErrorCode::UnknownTopicOrPartition,
-        Refusal::IllegalName(_) => ErrorCode::InvalidTopicException,
+        Refusal::IllegalName(_) | Refusal::Collision { .. } => ErrorCode::InvalidTopicException,
         Refusal::Partitions(..) => ErrorCode::InvalidPartitions,
         Refusal::Limit(..) => ErrorCode::PolicyViolation,
         Refusal::Offline(_) => ErrorCode::KafkaStorageError,

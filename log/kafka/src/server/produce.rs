@@ -292,9 +292,6 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
     if header.size_bytes() > records.len() {
         return refuse(ErrorCode::CorruptMessage, "the record batch is cut short");
     }
-    if header.attributes & CODEC_MASK > CODEC_ZSTD {
-        return refuse(ErrorCode::UnsupportedCompressionType, "unknown compression codec");
-    }
     if header.attributes & CODEC_MASK == CODEC_ZSTD && version < VERSION_ZSTD {
         return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs Produce version 7");
     }

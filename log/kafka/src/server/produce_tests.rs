@@ -54,7 +54,7 @@ fn each_broken_field_has_its_code() {
         ("control", attributes(CONTROL), ErrorCode::InvalidRecord),
         ("transactional", attributes(TRANSACTIONAL), ErrorCode::InvalidTxnState),
         ("log append time", attributes(LOG_APPEND_TIME), ErrorCode::InvalidTimestamp),
-        ("codec 5", attributes(5), ErrorCode::UnsupportedCompressionType),
+        ("codec 5", attributes(5), ErrorCode::InvalidRecord),
         ("made here", producer(-2), ErrorCode::InvalidRecord),
         ("no sequence", producer(9), ErrorCode::InvalidRecord),
     ];
