@@ -279,14 +279,11 @@ fn put_disconnect<S: Sink>(disconnect: &Disconnect<'_>, version: Version, sink: 
         return Ok(());
     }
     check_reason(disconnect.reason, PacketType::Disconnect)?;
-    let bare = is_empty(&disconnect.properties)?;
-    if bare && disconnect.reason == ReasonCode::Success {
+    if disconnect.reason == ReasonCode::Success && is_empty(&disconnect.properties)? {
         return Ok(());
     }
     sink.byte(disconnect.reason.byte());
-    if bare {
-        return Ok(());
-    }
+    // A property length of 0 could be left out (3.14.2.2.1), but some clients then fail to read the reason.
     section(&disconnect.properties, sink)
 }
 
