@@ -301,23 +301,27 @@ pub struct Limits {
     /// QoS 1 and 2 messages a client may have unacknowledged (v5 Receive Maximum).
     pub receive_maximum: u16,
     /// The same for clients below version 5, which are disconnected above it.
-    pub unacknowledged_per_connection_max: u32,
-    /// The same over all connections.
-    pub unacknowledged_max: u32,
-    /// Messages sent to one subscriber and not acknowledged.
-    pub outgoing_inflight_max: u16,
-    /// Bytes waiting to be written to one subscriber.
-    pub outgoing_bytes_max: u32,
-    /// Subscriptions of one session.
-    pub subscriptions_per_session_max: u32,
-    /// Bytes of a client identifier.
-    pub client_id_bytes_max: u32,
-    /// Levels of an MQTT topic or filter.
-    pub topic_levels_max: u32,
+    pub receive_maximum_v3: u16,
     /// Topic aliases a client may use.
     pub topic_alias_max: u16,
+    /// Subscriptions of one session.
+    pub subscriptions_per_session_max: u32,
+    /// Messages sent to one subscriber and not acknowledged.
+    pub outgoing_inflight_max: u16,
+    /// Messages waiting in memory for one subscriber.
+    pub outgoing_messages_max: u32,
+    /// Bytes waiting in memory for one subscriber.
+    pub outgoing_bytes_max: u32,
+    /// MQTT connections that have not finished CONNECT.
+    pub handshakes_max: u32,
+    /// Bytes of a CONNECT packet.
+    pub connect_bytes_max: u32,
     /// Time for CONNECT to arrive.
     pub connect_timeout: Duration,
+    /// A subscriber whose socket takes nothing for this long is disconnected.
+    pub write_timeout: Duration,
+    /// How long a QoS 0 message waits for a full append path.
+    pub backpressure_wait: Duration,
     /// Longest keep-alive granted; a client that asks for more or none is told this one (v5) or keeps its own.
     pub keep_alive_max: Duration,
     /// Topics, internal ones not counted.
@@ -330,6 +334,10 @@ pub struct Limits {
     pub kafka_connections_max: u32,
     /// Bytes of one Kafka request.
     pub kafka_frame_bytes_max: u32,
+    /// Bytes of large Kafka requests being received at a time, over all connections.
+    pub kafka_request_memory_bytes_max: u64,
+    /// Produce requests of one connection that wait for their acknowledgement.
+    pub kafka_requests_in_flight_max: u32,
     /// Bytes of one Kafka fetch response, about.
     pub kafka_fetch_bytes_max: u32,
     /// A Kafka connection without a request for this long is closed.
