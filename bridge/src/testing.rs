@@ -3,8 +3,8 @@
 use headwater_config::pattern::Pattern;
 use headwater_config::template::Template;
 use headwater_config::{
-    Ack, Config, DiskBudget, Durability, Glob, HostPort, Limits, LogFormat, Logging, Route, Site,
-    Storage, TopicDefaults, TopicRule, TopicSpec, Uplink, UplinkTopic,
+    Ack, Config, DiskBudget, Durability, Glob, HostPort, LogFormat, Logging, Route, Site, Storage,
+    TopicDefaults, TopicRule, TopicSpec, Uplink, UplinkTopic,
 };
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) fn config() -> Config {
         topics: Vec::new(),
         routes: Vec::new(),
         uplinks: Vec::new(),
-        limits: limits(),
+        limits: Config::default().limits,
         logging: Logging { level: "info".into(), format: LogFormat::Human },
     }
 }
@@ -43,36 +43,6 @@ pub(crate) fn spec() -> TopicSpec {
         segment_bytes: 1 << 20,
         segment_time: Duration::from_secs(3_600),
         batch_bytes_max: 1 << 20,
-    }
-}
-
-fn limits() -> Limits {
-    let second = Duration::from_secs(1);
-    Limits {
-        shards: 0,
-        connections_max: 100,
-        packet_bytes_max: 1_000_000,
-        receive_maximum: 100,
-        unacknowledged_per_connection_max: 100,
-        unacknowledged_max: 1_000,
-        outgoing_inflight_max: 100,
-        outgoing_bytes_max: 1 << 20,
-        subscriptions_per_session_max: 100,
-        client_id_bytes_max: 100,
-        topic_levels_max: 100,
-        topic_alias_max: 10,
-        connect_timeout: second,
-        keep_alive_max: second,
-        topics_max: 1_000,
-        topics_per_route_max: 100,
-        partitions_max: 10_000,
-        kafka_connections_max: 10,
-        kafka_frame_bytes_max: 1 << 20,
-        kafka_fetch_bytes_max: 1 << 20,
-        kafka_idle_timeout: second,
-        http_connections_max: 10,
-        http_body_bytes_max: 1 << 20,
-        http_timeout: second,
     }
 }
 
