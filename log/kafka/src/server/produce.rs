@@ -33,13 +33,10 @@ const VERSION_MIN: i16 = 3;
 const VERSION_ZSTD: i16 = 7;
 
 /// Codec number of zstd in a batch's attributes.
-const CODEC_ZSTD: i16 = 4;
+const CODEC_ZSTD: u8 = 4;
 
-/// Bits of a batch's attributes.
-const CODEC_MASK: i16 = 0x07;
+/// The bit of a batch's attributes for timestamps made by the broker.
 const LOG_APPEND_TIME: i16 = 0x08;
-const TRANSACTIONAL: i16 = 0x10;
-const CONTROL: i16 = 0x20;
 
 /// Errors by record in one response; a batch of a hundred thousand keyless records is refused by its first ones.
 const RECORD_ERRORS_MAX: usize = 100;
@@ -292,36 +289,20 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
     if header.size_bytes() > records.len() {
         return refuse(ErrorCode::CorruptMessage, "the record batch is cut short");
     }
-    if header.attributes & CODEC_MASK == CODEC_ZSTD && version < VERSION_ZSTD {
+    if header.codec() == CODEC_ZSTD && version < VERSION_ZSTD {
         return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs Produce version 7");
     }
-    if header.base_offset != 0 {
-        return refuse(ErrorCode::InvalidRecord, "the base offset of a produced batch must be 0");
-    }
-    if header.record_count <= 0
-        || i64::from(header.last_offset_delta) + 1 != i64::from(header.record_count)
-    {
-        return refuse(
-            ErrorCode::InvalidRecord,
-            "the record count contradicts the last offset delta",
-        );
-    }
-    if header.attributes & CONTROL != 0 {
-        return refuse(ErrorCode::InvalidRecord, "clients may not write control batches");
-    }
-    if header.attributes & TRANSACTIONAL != 0 {
+    if header.is_transactional() {
         return refuse(ErrorCode::InvalidTxnState, NO_TRANSACTIONS);
+    }
+    // No gaps, no control batch, a sequence where there is a producer, and nobody claims -2, the mark of
+    // batches made here, whose `hw` header is trusted.
+    if let Err(error) = header.check_from_client() {
+        return refuse(lookup::batch_code(&error), &error.to_string());
     }
     if header.attributes & LOG_APPEND_TIME != 0 {
         let text = "producers may not set the timestamp type to LogAppendTime";
         return refuse(ErrorCode::InvalidTimestamp, text);
-    }
-    // -2 marks batches made here, whose `hw` header is trusted: nobody else may claim it.
-    if header.producer_id < -1 {
-        return refuse(ErrorCode::InvalidRecord, "the producer id is negative");
-    }
-    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
-        return refuse(ErrorCode::InvalidRecord, "the batch has a producer id but no sequence");
     }
     Ok(())
 }
