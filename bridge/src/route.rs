@@ -95,12 +95,14 @@ pub enum Fallback {
     RouteFull,
     /// `limits.topics_max` or `limits.partitions_max` is reached.
     NodeFull,
+    /// A topic exists whose name differs only in `.` against `_`, which Kafka's metrics cannot tell apart.
+    Collision,
 }
 
 impl Fallback {
     /// All causes, in the order of [`Fallback::index`].
-    pub const ALL: [Self; 4] =
-        [Self::IllegalName, Self::ReservedName, Self::RouteFull, Self::NodeFull];
+    pub const ALL: [Self; 5] =
+        [Self::IllegalName, Self::ReservedName, Self::RouteFull, Self::NodeFull, Self::Collision];
 
     /// A dense number, for counters.
     #[must_use]
@@ -110,6 +112,7 @@ impl Fallback {
             Self::ReservedName => 1,
             Self::RouteFull => 2,
             Self::NodeFull => 3,
+            Self::Collision => 4,
         }
     }
 
@@ -121,6 +124,7 @@ impl Fallback {
             Self::ReservedName => "reserved_name",
             Self::RouteFull => "topics_per_route_max",
             Self::NodeFull => "topics_max",
+            Self::Collision => "name_collides",
         }
     }
 }

@@ -1,0 +1,286 @@
+//! The ledger of what was dropped: cause, topic, range, count, time (design invariant 8).
+//!
+//! Invariant: whatever is dropped is counted for ever (per cause) and listed in the log's topic `__headwater_ledger`,
+//! aggregated, in bounded memory: entries wait here for the next flush, about a second; while the log takes nothing (a
+//! full disk) they go on adding up. Over [`ENTRIES_MAX`] entries or [`BYTES_MAX`] bytes of names, further topics of a
+//! cause are added up in one entry without a name. Neighbours: [`crate::ingress`] and the MQTT front report drops.
+//!
+//! # A ledger record
+//! Key: the log topic or the MQTT topic (nothing when unknown); 16 partitions, by murmur2 of the key. Value: a JSON object
+//! of version 1:
+//!
+//! | member | content | present |
+//! |---|---|---|
+//! | `version` | 1 | always |
+//! | `cause` | why, as in the metrics | always |
+//! | `mqtt_topic` | MQTT topic of messages that were not stored | for those |
+//! | `topic`, `partition` | the log's, of stored messages that somebody will not see | for those |
+//! | `subscriber` | client identifier of who will not see them | for those |
+//! | `from`, `to` | offsets, the end exclusive; the smallest range that holds all | for those |
+//! | `count` | messages | always |
+//! | `first_ms`, `last_ms` | when, milliseconds since the Unix epoch | always |
+
+use crate::partitioner;
+use crate::topics::LEDGER_TOPIC;
+use hashbrown::HashMap;
+use headwater_log::record::{Headers, RecordParts};
+use headwater_log::{AppendError, Log};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Entries waiting for a flush, at most (one unnamed one per cause may come on top).
+pub(crate) const ENTRIES_MAX: usize = 4_096;
+/// Bytes of names in them, at most.
+pub(crate) const BYTES_MAX: usize = 1 << 20;
+/// The version of a ledger record's value.
+const VERSION: u32 = 1;
+
+/// Which messages were dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Dropped {
+    /// Messages that were not stored.
+    Published { mqtt_topic: Box<str> },
+    /// Stored messages that a subscriber will not see.
+    Delivery { topic: Box<str>, partition: i32, subscriber: Box<str> },
+    /// Too many to name.
+    Unnamed,
+}
+
+impl Dropped {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Published { mqtt_topic } => mqtt_topic.len(),
+            Self::Delivery { topic, subscriber, .. } => topic.len() + subscriber.len(),
+            Self::Unnamed => 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sum {
+    count: u64,
+    range: Option<(u64, u64)>,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl Sum {
+    fn add(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.range = match (self.range, other.range) {
+            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+            (one, other) => one.or(other),
+        };
+        self.first_ms = self.first_ms.min(other.first_ms);
+        self.last_ms = self.last_ms.max(other.last_ms);
+    }
+}
+
+/// Drops on their way into the log.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    waiting: Mutex<Waiting>,
+    /// Only one flush at a time, or two would write the same entries.
+    flushing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: HashMap<(&'static str, Dropped), Sum>,
+    bytes: usize,
+    totals: BTreeMap<&'static str, u64>,
+}
+
+impl Waiting {
+    fn add(&mut self, cause: &'static str, what: Dropped, sum: &Sum) {
+        let mut key = (cause, what);
+        if let Some(there) = self.entries.get_mut(&key) {
+            return there.add(sum);
+        }
+        let bytes = key.1.bytes();
+        if self.entries.len() >= ENTRIES_MAX || self.bytes + bytes > BYTES_MAX {
+            key.1 = Dropped::Unnamed;
+            if let Some(there) = self.entries.get_mut(&key) {
+                return there.add(&Sum { range: None, ..*sum });
+            }
+            self.entries.insert(key, Sum { range: None, ..*sum });
+        } else {
+            self.bytes += bytes;
+            self.entries.insert(key, *sum);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Value<'a> {
+    version: u32,
+    cause: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mqtt_topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriber: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<u64>,
+    count: u64,
+    first_ms: i64,
+    last_ms: i64,
+}
+
+fn value(cause: &str, what: &Dropped, sum: &Sum) -> Vec<u8> {
+    let mut value = Value {
+        version: VERSION,
+        cause,
+        mqtt_topic: None,
+        topic: None,
+        partition: None,
+        subscriber: None,
+        from: sum.range.map(|(from, _)| from),
+        to: sum.range.map(|(_, to)| to),
+        count: sum.count,
+        first_ms: sum.first_ms,
+        last_ms: sum.last_ms,
+    };
+    match what {
+        Dropped::Published { mqtt_topic } => value.mqtt_topic = Some(mqtt_topic),
+        Dropped::Delivery { topic, partition, subscriber } => {
+            value.topic = Some(topic);
+            value.partition = Some(*partition);
+            value.subscriber = Some(subscriber);
+        }
+        Dropped::Unnamed => {}
+    }
+    // Strings and numbers alone cannot fail to serialise.
+    serde_json::to_vec(&value).unwrap_or_default()
+}
+
+impl Ledger {
+    /// Counts messages that were dropped now.
+    pub(crate) fn add(
+        &self,
+        cause: &'static str,
+        what: Dropped,
+        count: u64,
+        range: Option<(u64, u64)>,
+        now_ms: i64,
+    ) {
+        let sum = Sum { count, range, first_ms: now_ms, last_ms: now_ms };
+        let mut waiting = self.waiting.lock();
+        let total = waiting.totals.entry(cause).or_default();
+        *total = total.saturating_add(count);
+        waiting.add(cause, what, &sum);
+    }
+
+    /// Messages dropped since the start, by cause.
+    pub(crate) fn totals(&self) -> BTreeMap<&'static str, u64> {
+        self.waiting.lock().totals.clone()
+    }
+
+    /// Appends what waits to the log. What the log does not take now goes on waiting. Returns the records appended.
+    pub(crate) fn flush(&self, log: &Log, now_ms: i64) -> usize {
+        let _one = self.flushing.lock();
+        let entries = {
+            let mut waiting = self.waiting.lock();
+            waiting.bytes = 0;
+            std::mem::take(&mut waiting.entries)
+        };
+        let mut appended = 0;
+        for ((cause, what), sum) in entries {
+            match append(log, cause, &what, &sum, now_ms) {
+                Ok(()) => appended += 1,
+                Err(error) => {
+                    tracing::debug!(cause, %error, "a ledger entry waits");
+                    self.waiting.lock().add(cause, what, &sum);
+                }
+            }
+        }
+        appended
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().entries.is_empty()
+    }
+}
+
+fn append(
+    log: &Log,
+    cause: &str,
+    what: &Dropped,
+    sum: &Sum,
+    now_ms: i64,
+) -> Result<(), AppendError> {
+    let topic = log.topic(LEDGER_TOPIC).ok_or(AppendError::Deleted)?;
+    let key = match what {
+        Dropped::Published { mqtt_topic } => mqtt_topic.as_bytes(),
+        Dropped::Delivery { topic, .. } => topic.as_bytes(),
+        Dropped::Unnamed => b"",
+    };
+    let partitions = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);
+    let index = partitioner::partition(key, partitions) as usize;
+    let partition = topic.partitions().get(index).ok_or(AppendError::Deleted)?;
+    partition.append(&[RecordParts {
+        timestamp_ms: now_ms,
+        key: Some(key),
+        value: Some(&value(cause, what, sum)),
+        headers: Headers::EMPTY,
+    }])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(topic: &str) -> Dropped {
+        Dropped::Published { mqtt_topic: topic.into() }
+    }
+
+    #[test]
+    fn the_value_is_as_documented() {
+        let what = Dropped::Delivery { topic: "t".into(), partition: 3, subscriber: "s\"1".into() };
+        let sum = Sum { count: 5, range: Some((10, 15)), first_ms: 1, last_ms: 2 };
+        assert_eq!(
+            String::from_utf8(value("retention", &what, &sum)).unwrap(),
+            r#"{"version":1,"cause":"retention","topic":"t","partition":3,"subscriber":"s\"1","from":10,"to":15,"count":5,"first_ms":1,"last_ms":2}"#
+        );
+        let sum = Sum { range: None, ..sum };
+        assert_eq!(
+            String::from_utf8(value("disk_full", &published("a/b"), &sum)).unwrap(),
+            r#"{"version":1,"cause":"disk_full","mqtt_topic":"a/b","count":5,"first_ms":1,"last_ms":2}"#
+        );
+    }
+
+    #[test]
+    fn entries_add_up_and_memory_is_bounded() {
+        let ledger = Ledger::default();
+        ledger.add("c", published("a"), 2, None, 10);
+        ledger.add("c", published("a"), 3, None, 20);
+        {
+            let waiting = ledger.waiting.lock();
+            let sum = waiting.entries.get(&("c", published("a"))).unwrap();
+            assert_eq!(*sum, Sum { count: 5, range: None, first_ms: 10, last_ms: 20 });
+        }
+        for i in 0..10_000 {
+            ledger.add("c", published(&format!("{i:0>300}")), 1, None, 30);
+        }
+        let waiting = ledger.waiting.lock();
+        assert!(waiting.entries.len() <= ENTRIES_MAX + 1 && waiting.bytes <= BYTES_MAX);
+        assert_eq!(waiting.entries.values().map(|sum| sum.count).sum::<u64>(), 10_005);
+        assert_eq!(waiting.totals.get("c"), Some(&10_005));
+        assert!(waiting.entries.contains_key(&("c", Dropped::Unnamed)));
+    }
+
+    #[test]
+    fn ranges_are_joined() {
+        let mut sum = Sum { count: 1, range: Some((5, 6)), first_ms: 5, last_ms: 5 };
+        sum.add(&Sum { count: 2, range: Some((1, 3)), first_ms: 3, last_ms: 4 });
+        assert_eq!(sum, Sum { count: 3, range: Some((1, 6)), first_ms: 3, last_ms: 5 });
+    }
+}
