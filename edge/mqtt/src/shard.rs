@@ -116,6 +116,12 @@ impl<S: Store> Shard<S> {
         tokio::task::spawn_local(handshake::run(inner.clone(), stream, peer, slot, open));
     }
 
+    /// Whether [`Shared::stop`] was called.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.shared.is_stopping()
+    }
+
     /// Waits until no socket is left. After [`Shared::stop`] that is soon.
     pub async fn drained(&self) {
         loop {
