@@ -185,6 +185,11 @@ impl Decoder {
     /// Judges the first byte: type, direction, reserved flags.
     #[inline]
     fn packet_type(&self, first: u8) -> Result<PacketType, DecodeError> {
+        if first >> 4 == PacketType::Publish as u8 && self.version.is_some() {
+            // Either side may send it at any time: the short way for what comes most.
+            self.check_flags(PacketType::Publish, first & 0x0F)?;
+            return Ok(PacketType::Publish);
+        }
         let (packet_type, from_client, from_server) = match first >> 4 {
             1 => (PacketType::Connect, true, false),
             2 => (PacketType::ConnAck, false, true),

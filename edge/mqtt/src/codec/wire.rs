@@ -44,6 +44,14 @@ impl<'a> Reader<'a> {
         self.at = self.at.saturating_sub(1);
     }
 
+    /// Reads a byte if it is this one.
+    #[inline]
+    pub(super) fn skip_if(&mut self, byte: u8) -> bool {
+        let found = self.bytes.get(self.at) == Some(&byte);
+        self.at += usize::from(found);
+        found
+    }
+
     #[inline]
     pub(super) fn u8(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;

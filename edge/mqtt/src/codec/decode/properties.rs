@@ -229,11 +229,10 @@ pub(super) fn publish_properties<'a>(
     cx: Context,
     body: &mut Reader<'a>,
 ) -> Result<PublishProperties<'a>, DecodeError> {
-    let s = Section::open(body)?;
-    if s.bytes.is_empty() {
+    if body.skip_if(0) {
         return Ok(PublishProperties::default());
     }
-    publish_section(cx, s)
+    publish_section(cx, Section::open(body)?)
 }
 
 fn publish_section<'a>(

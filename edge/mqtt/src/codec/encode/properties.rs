@@ -24,6 +24,9 @@ pub(super) fn section<S: Sink, P: Properties>(properties: &P, sink: &mut S) -> D
     let mut counted = Count::default();
     properties.put(&mut counted)?;
     sink.put_varint(counted.bytes)?;
+    if counted.bytes == 0 || sink.is_enough(&counted) {
+        return Ok(());
+    }
     properties.put(sink)
 }
 

@@ -4,7 +4,7 @@ use super::illegal;
 use crate::codec::error::EncodeError;
 use crate::codec::topic;
 use crate::codec::wire::VARINT_MAX;
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 /// Takes the fields of a packet in order. The counting one checks values; the writing one comes after it and does not.
 pub(super) trait Sink: Sized {
@@ -12,6 +12,9 @@ pub(super) trait Sink: Sized {
     const CHECKS: bool;
 
     fn slice(&mut self, bytes: &[u8]);
+
+    /// Takes note of bytes that a count already knows; `false` from a writer, which needs them themselves.
+    fn is_enough(&mut self, counted: &Count) -> bool;
 
     fn byte(&mut self, byte: u8) {
         self.slice(&[byte]);
@@ -75,16 +78,27 @@ pub(super) struct Count {
 impl Sink for Count {
     const CHECKS: bool = true;
 
+    #[inline]
     fn slice(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
+    }
+
+    fn is_enough(&mut self, counted: &Count) -> bool {
+        self.bytes += counted.bytes;
+        true
     }
 }
 
 impl Sink for BytesMut {
     const CHECKS: bool = false;
 
+    #[inline]
     fn slice(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
+        self.extend_from_slice(bytes);
+    }
+
+    fn is_enough(&mut self, _counted: &Count) -> bool {
+        false
     }
 }
 
