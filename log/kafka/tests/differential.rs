@@ -2,6 +2,8 @@
 //! version that is advertised; and what it writes is read here. Generated from the same schemas by other
 //! people: where both agree, the form is Kafka's.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking, its helpers too")]
+
 use bytes::{Bytes, BytesMut};
 use headwater_kafka::message;
 use headwater_kafka::wire::messages::{self as ours, RequestResponsePair};
