@@ -9,16 +9,19 @@
 //! Invariant: no success leaves before [`Settled::Passed`] for every batch of the request. Each
 //! partition is refused by itself; nothing of a refused batch is stored.
 
+#[path = "produce_request.rs"]
+mod request;
+
 use super::{Door, lookup};
 use crate::message;
-use crate::wire::messages::{ProduceRequest, ProduceResponse, produce_request, produce_response};
+use crate::wire::messages::{ProduceRequest, ProduceResponse, produce_response};
 use crate::wire::{
-    ErrorCode, LENGTH_BYTES, Limits, RequestHead, Versions, WireError, decode_request,
-    encode_response,
+    ErrorCode, LENGTH_BYTES, Limits, RequestHead, Versions, WireError, encode_response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use headwater_log::batch::{self, BatchHeader};
 use headwater_log::{AckPoint, AppendError, Appended, Partition, Position, Settled, Topic};
+use request::{PartitionData, Request, TopicData};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -84,10 +87,10 @@ pub(super) async fn begin(
     limits: Limits,
 ) -> Result<Begun, WireError> {
     let version = head.api_version;
+    let request = Request::read(body, version, limits)?;
     if version < VERSION_MIN {
-        return Ok(refuse_old(door, head, &body));
+        return Ok(refuse_old(door, head, &request));
     }
-    let request: ProduceRequest = decode_request(body, version, limits)?;
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
     let mut pending = Pending {
@@ -101,16 +104,16 @@ pub(super) async fn begin(
     };
     let refusal = if !(-1..=1).contains(&request.acks) {
         Some(Refused::new(ErrorCode::InvalidRequiredAcks, "acks must be 0, 1 or -1 (all)"))
-    } else if request.transactional_id.is_some() {
+    } else if request.transactional {
         Some(Refused::new(ErrorCode::InvalidTxnState, NO_TRANSACTIONS))
     } else {
         None
     };
     let mut first_error = None;
-    for (topic_index, data) in request.topic_data.iter().enumerate() {
+    for (topic_index, data) in request.topics.iter().enumerate() {
         let topic = lookup::topic(door, &data.name);
-        let mut answers = Vec::with_capacity(data.partition_data.len());
-        for (index, partition) in data.partition_data.iter().enumerate() {
+        let mut answers = Vec::with_capacity(data.partitions.len());
+        for (index, partition) in data.partitions.iter().enumerate() {
             let place = Place { version, deadline, topic: topic.as_ref() };
             let appended = match &refusal {
                 Some(refused) => Err(refused.clone()),
@@ -240,7 +243,7 @@ impl Place<'_> {
     async fn append(
         &self,
         door: &Door,
-        data: &produce_request::PartitionProduceData,
+        data: &PartitionData,
     ) -> Result<(Arc<Partition>, Appended), Refused> {
         let log = lookup::partition(self.topic, data.index)
             .map_err(|code| Refused::new(code, "no such topic or partition"))?;
@@ -332,26 +335,25 @@ fn check_keys(records: &Bytes) -> Result<(), Refused> {
     Err(Refused { records: keyless, ..Refused::new(ErrorCode::InvalidRecord, text) })
 }
 
-/// Versions 0-2: every partition is answered UNSUPPORTED_VERSION, in the form of that version. The
-/// codec has none, so the few fields are read and written here.
-fn refuse_old(door: &Door, head: &RequestHead, body: &Bytes) -> Begun {
-    let Some(old) = OldRequest::read(body) else {
-        return Begun::Silent(Err(ErrorCode::UnsupportedVersion));
-    };
-    if old.acks == 0 {
+/// Versions 0-2: every partition is answered UNSUPPORTED_VERSION, in the form of that version, which the
+/// codec does not have.
+fn refuse_old(door: &Door, head: &RequestHead, request: &Request) -> Begun {
+    if request.acks == 0 {
         return Begun::Silent(Err(ErrorCode::UnsupportedVersion));
     }
     let code = door.code(ErrorCode::UnsupportedVersion);
+    // Both bounded far below what their fields hold by `Request::read`.
+    let count = |elements: usize| i32::try_from(elements).unwrap_or(0);
     let mut frame = BytesMut::new();
     frame.put_i32(0);
     frame.put_i32(head.correlation_id);
-    frame.put_i32(i32::try_from(old.topics.len()).unwrap_or(0));
-    for (name, partitions) in &old.topics {
+    frame.put_i32(count(request.topics.len()));
+    for TopicData { name, partitions } in &request.topics {
         frame.put_i16(i16::try_from(name.len()).unwrap_or(0));
-        frame.put_slice(name);
-        frame.put_i32(i32::try_from(partitions.len()).unwrap_or(0));
+        frame.put_slice(name.as_bytes());
+        frame.put_i32(count(partitions.len()));
         for partition in partitions {
-            frame.put_i32(*partition);
+            frame.put_i32(partition.index);
             frame.put_i16(code);
             frame.put_i64(-1);
             if head.api_version >= 2 {
@@ -362,7 +364,7 @@ fn refuse_old(door: &Door, head: &RequestHead, body: &Bytes) -> Begun {
     if head.api_version >= 1 {
         frame.put_i32(0);
     }
-    let length = i32::try_from(frame.len() - LENGTH_BYTES).unwrap_or(0);
+    let length = count(frame.len() - LENGTH_BYTES);
     frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     Begun::Waits(Pending {
         deadline: Instant::now(),
@@ -373,40 +375,6 @@ fn refuse_old(door: &Door, head: &RequestHead, body: &Bytes) -> Begun {
         waits: Vec::new(),
         ready: Some(frame.freeze()),
     })
-}
-
-/// A Produce request of version 0-2, its records skipped.
-struct OldRequest<'a> {
-    acks: i16,
-    topics: Vec<(&'a [u8], Vec<i32>)>,
-}
-
-impl<'a> OldRequest<'a> {
-    /// `None` when it is malformed.
-    fn read(body: &'a [u8]) -> Option<Self> {
-        let mut rest = body;
-        let acks = i16::from_be_bytes(*take(&mut rest)?);
-        let _timeout_ms: &[u8; 4] = take(&mut rest)?;
-        let mut topics = Vec::new();
-        for _ in 0..i32::from_be_bytes(*take(&mut rest)?) {
-            let name_bytes = i16::from_be_bytes(*take(&mut rest)?);
-            let name = rest.split_off(..usize::try_from(name_bytes).ok()?)?;
-            let mut partitions = Vec::new();
-            for _ in 0..i32::from_be_bytes(*take(&mut rest)?) {
-                partitions.push(i32::from_be_bytes(*take(&mut rest)?));
-                let records_bytes = i32::from_be_bytes(*take(&mut rest)?);
-                rest.split_off(..usize::try_from(records_bytes.max(0)).ok()?)?;
-            }
-            topics.push((name, partitions));
-        }
-        rest.is_empty().then_some(Self { acks, topics })
-    }
-}
-
-fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (front, back) = rest.split_first_chunk()?;
-    *rest = back;
-    Some(front)
 }
 
 #[cfg(test)]

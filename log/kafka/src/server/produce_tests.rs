@@ -83,26 +83,3 @@ fn a_compacted_topic_names_the_keyless_records() {
     let refused = check_keys(&keyless).unwrap_err();
     assert_eq!((refused.code, refused.records), (ErrorCode::InvalidRecord, vec![1]));
 }
-
-#[test]
-fn old_requests_are_read_and_hostile_ones_are_not() {
-    let mut body = BytesMut::new();
-    body.put_i16(1);
-    body.put_i32(1_000);
-    body.put_i32(1);
-    body.put_i16(1);
-    body.put_slice(b"t");
-    body.put_i32(2);
-    for partition in 0..2 {
-        body.put_i32(partition);
-        body.put_i32(3);
-        body.put_slice(b"old");
-    }
-    let old = OldRequest::read(&body).unwrap();
-    assert_eq!((old.acks, &old.topics[..]), (1, &[(&b"t"[..], vec![0, 1])][..]));
-    for cut in 0..body.len() {
-        assert!(OldRequest::read(&body[..cut]).is_none(), "cut at {cut}");
-    }
-    body[6..10].copy_from_slice(&i32::MAX.to_be_bytes());
-    assert!(OldRequest::read(&body).is_none());
-}

@@ -55,6 +55,9 @@ pub enum WireError {
     /// The message has no form at that version, or is too large for a frame.
     #[error("message cannot be encoded: {0}")]
     Unencodable(EncodeError),
+    /// A request that is read by hand is malformed or beyond its bounds.
+    #[error("malformed message: {0}")]
+    Request(&'static str),
     /// More bytes than a frame's length can say.
     #[error("message is longer than a frame can be")]
     TooLong,
