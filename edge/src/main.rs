@@ -1,3 +1,5 @@
-//! The `headwater` command.
+//! The `headwater` command: see `headwater --help`, and [`headwater::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    headwater::cli::main()
+}

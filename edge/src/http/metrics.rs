@@ -1,0 +1,400 @@
+//! `/metrics`: what the node counts, in Prometheus' words.
+//!
+//! Rendered from counters kept per shard and summed here. Invariant: the number of series does not grow with clients,
+//! MQTT topics or partitions: the 200 largest topics have theirs, the rest is one. Neighbours: every part's counters.
+
+use super::render::{Kind, Page, SERIES_MAX};
+use crate::node::Parts;
+use headwater_log::{LogStats, Topic};
+use headwater_mqtt::counters::{
+    DropCause, LATENCY_BUCKETS, RefuseCause, ShardCounters, latency_bound,
+};
+use std::sync::Arc;
+
+/// Topics with series of their own.
+const TOPICS_MAX: usize = 200;
+
+/// The topic label of all others together; not a legal topic name.
+const OTHER_TOPICS: &str = "(other)";
+
+/// Series of `/metrics/detailed`: every partition there can be of one topic.
+const DETAILED_SERIES_MAX: usize = 100_000;
+
+/// The whole page.
+pub(super) fn render(parts: &Parts) -> String {
+    let mut page = Page::new(SERIES_MAX);
+    page.family("headwater_build_info", Kind::Gauge, "The version that runs.");
+    page.series("headwater_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let trusted = if parts.clock.is_trusted() { 1.0 } else { 0.0 };
+    page.single(
+        "headwater_clock_trusted",
+        Kind::Gauge,
+        "1 when somebody has set the wall clock.",
+        trusted,
+    );
+    mqtt(&mut page, &parts.mqtt.counters());
+    log(&mut page, &parts.log.stats());
+    bridge(&mut page, parts);
+    uplinks(&mut page, parts);
+    kafka(&mut page, parts);
+    topics(&mut page, parts);
+    page.finish()
+}
+
+fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
+    let sum =
+        |get: &dyn Fn(&ShardCounters) -> u64| shards.iter().map(|s| get(s)).sum::<u64>() as f64;
+    let gauges: [(&str, &str, fn(&ShardCounters) -> u64); 5] = [
+        ("headwater_mqtt_connections", "MQTT clients connected.", |s| s.connections.get()),
+        ("headwater_mqtt_handshakes", "Sockets that have not finished CONNECT.", |s| {
+            s.handshakes.get()
+        }),
+        ("headwater_mqtt_subscriptions", "Subscriptions.", |s| s.subscriptions.get()),
+        ("headwater_mqtt_sessions_behind", "Subscribers that read the log to catch up.", |s| {
+            s.behind.get()
+        }),
+        (
+            "headwater_mqtt_connections_blocked",
+            "Connections not read while the log is full.",
+            |s| s.blocked.get(),
+        ),
+    ];
+    for (name, help, get) in gauges {
+        page.single(name, Kind::Gauge, help, sum(&get));
+    }
+    let totals: [(&str, &str, fn(&ShardCounters) -> u64); 4] = [
+        ("headwater_mqtt_connects_total", "Connections accepted by a CONNACK.", |s| {
+            s.connected.get()
+        }),
+        ("headwater_mqtt_acknowledged_total", "QoS 1 messages acknowledged.", |s| {
+            s.acknowledged.get()
+        }),
+        ("headwater_mqtt_received_bytes_total", "Bytes read from MQTT sockets.", |s| {
+            s.bytes_in.get()
+        }),
+        ("headwater_mqtt_sent_bytes_total", "Bytes written to MQTT sockets.", |s| {
+            s.bytes_out.get()
+        }),
+    ];
+    for (name, help, get) in totals {
+        page.single(name, Kind::Counter, help, sum(&get));
+    }
+    let name = "headwater_mqtt_messages_received_total";
+    page.family(name, Kind::Counter, "Messages taken from MQTT clients.");
+    for (qos, label) in ["0", "1", "2"].iter().enumerate() {
+        page.series(name, &[("qos", label)], sum(&|s| s.messages_in[qos].get()));
+    }
+    let name = "headwater_mqtt_messages_sent_total";
+    page.family(name, Kind::Counter, "Messages sent to MQTT clients.");
+    for (qos, label) in ["0", "1", "2"].iter().enumerate() {
+        page.series(name, &[("qos", label)], sum(&|s| s.messages_out[qos].get()));
+    }
+    let name = "headwater_mqtt_dropped_total";
+    page.family(name, Kind::Counter, "Messages dropped, by cause; ranges are in the ledger.");
+    for cause in DropCause::ALL {
+        page.series(name, &[("cause", cause.label())], sum(&|s| s.dropped(*cause)));
+    }
+    let name = "headwater_mqtt_refused_total";
+    page.family(name, Kind::Counter, "Connections and packets refused, by cause.");
+    for cause in RefuseCause::ALL {
+        page.series(name, &[("cause", cause.label())], sum(&|s| s.refused(*cause)));
+    }
+    let counts = shards
+        .iter()
+        .map(|s| s.ack_latency.buckets())
+        .fold([0; LATENCY_BUCKETS], |all: [u64; LATENCY_BUCKETS], one| {
+            std::array::from_fn(|i| all[i] + one[i])
+        });
+    let buckets = counts.iter().enumerate();
+    let buckets = buckets.map(|(i, n)| (latency_bound(i).map(|d| d.as_secs_f64()), *n));
+    page.histogram(
+        "headwater_mqtt_ack_latency_seconds",
+        "From the read of a QoS 1 PUBLISH to the write of its PUBACK.",
+        buckets,
+        shards.iter().map(|s| s.ack_latency.sum().as_secs_f64()).sum(),
+    );
+}
+
+fn log(page: &mut Page, stats: &LogStats) {
+    let counters: [(&str, &str, u64); 5] = [
+        ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
+        ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
+        (
+            "headwater_log_committed_bytes_total",
+            "Record bytes committed; over commits, the size of a commit.",
+            stats.committed_bytes,
+        ),
+        (
+            "headwater_log_ring_waits_total",
+            "Commits that waited for a full ring.",
+            stats.ring_waits,
+        ),
+        ("headwater_log_checkpoints_total", "Checkpoints ended.", stats.checkpoints),
+    ];
+    for (name, help, value) in counters {
+        page.single(name, Kind::Counter, help, value as f64);
+    }
+    let gauges: [(&str, &str, f64); 7] = [
+        (
+            "headwater_log_journal_used_bytes",
+            "Bytes of the ring that no checkpoint has released.",
+            stats.journal_used_bytes as f64,
+        ),
+        ("headwater_log_journal_size_bytes", "Bytes of the ring.", stats.journal_size_bytes as f64),
+        (
+            "headwater_log_uncommitted_bytes",
+            "Bytes appended and not committed.",
+            stats.uncommitted_bytes as f64,
+        ),
+        (
+            "headwater_log_oldest_uncommitted_seconds",
+            "Age of the oldest append that is not committed.",
+            stats.oldest_uncommitted_ns as f64 / 1e9,
+        ),
+        (
+            "headwater_log_sync_seconds_max",
+            "The slowest sync so far.",
+            stats.sync_ns_max as f64 / 1e9,
+        ),
+        (
+            "headwater_log_offline",
+            "1 when the data directory is offline after an I/O error.",
+            f64::from(u8::from(stats.offline.is_some())),
+        ),
+        (
+            "headwater_log_disk_full",
+            "1 while appends are refused because the disk is full.",
+            f64::from(u8::from(stats.disk_full)),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, Kind::Gauge, help, value);
+    }
+    // Bucket i holds syncs of at most 64 us << i; the last one the rest.
+    let last = stats.sync_histogram.len() - 1;
+    let bound = |i: usize| (i < last).then(|| 64e-6 * (1_u64 << i) as f64);
+    page.histogram(
+        "headwater_log_sync_seconds",
+        "Time of the journal's fdatasync, one per commit.",
+        stats.sync_histogram.iter().enumerate().map(|(i, n)| (bound(i), *n)),
+        stats.sync_ns as f64 / 1e9,
+    );
+}
+
+fn bridge(page: &mut Page, parts: &Parts) {
+    let counters = parts.bridge.counters();
+    let name = "headwater_route_fallbacks_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Messages stored in topic mqtt instead of their route's, by cause.",
+    );
+    for (cause, count) in &counters.fallbacks {
+        page.series(name, &[("cause", cause)], *count as f64);
+    }
+    let name = "headwater_ledger_dropped_total";
+    page.family(name, Kind::Counter, "Messages reported to the ledger as dropped, by cause.");
+    for (cause, count) in &counters.dropped {
+        page.series(name, &[("cause", cause)], *count as f64);
+    }
+    let singles: [(&str, &str, u64); 4] = [
+        (
+            "headwater_route_mirrored_nowhere_total",
+            "Messages refused because no single uplink carries their topic.",
+            counters.mirrored_nowhere,
+        ),
+        (
+            "headwater_expired_total",
+            "Messages not delivered because they had expired.",
+            counters.expired,
+        ),
+        (
+            "headwater_unreadable_total",
+            "Stored messages this version cannot read.",
+            counters.unreadable,
+        ),
+        (
+            "headwater_ledger_records_total",
+            "Records written to the ledger.",
+            counters.ledger_records,
+        ),
+    ];
+    for (name, help, value) in singles {
+        page.single(name, Kind::Counter, help, value as f64);
+    }
+}
+
+fn uplinks(page: &mut Page, parts: &Parts) {
+    let lags = parts.uplinks.lag(&parts.log);
+    let gauges: [(&str, &str, fn(&crate::node::Lag) -> f64); 4] = [
+        (
+            "headwater_uplink_lag_records",
+            "Committed records that the centre has not acknowledged.",
+            |lag| lag.records as f64,
+        ),
+        ("headwater_uplink_lag_bytes", "Their bytes.", |lag| lag.bytes as f64),
+        (
+            "headwater_uplink_lag_seconds",
+            "Age of the oldest record that the centre has not acknowledged.",
+            |lag| lag.age.as_secs_f64(),
+        ),
+        ("headwater_uplink_partitions", "Partitions that the uplink carries.", |lag| {
+            f64::from(lag.partitions)
+        }),
+    ];
+    for (name, help, get) in gauges {
+        page.family(name, Kind::Gauge, help);
+        for lag in &lags {
+            page.series(name, &[("uplink", &lag.uplink)], get(lag));
+        }
+    }
+    let name = "headwater_uplink_acknowledged_records_total";
+    page.family(name, Kind::Counter, "Records that the centre has acknowledged.");
+    for lag in &lags {
+        page.series(name, &[("uplink", &lag.uplink)], lag.reached as f64);
+    }
+}
+
+fn kafka(page: &mut Page, parts: &Parts) {
+    let figures = parts.door.figures();
+    page.single(
+        "headwater_kafka_connections",
+        Kind::Gauge,
+        "Kafka clients connected.",
+        figures.connections_open as f64,
+    );
+    let counters: [(&str, &str, u64); 6] = [
+        (
+            "headwater_kafka_connects_total",
+            "Kafka connections accepted.",
+            figures.connections_total,
+        ),
+        (
+            "headwater_kafka_connections_refused_total",
+            "Kafka connections closed because too many were open.",
+            figures.connections_refused,
+        ),
+        (
+            "headwater_kafka_connections_malformed_total",
+            "Kafka connections closed because of what the peer sent.",
+            figures.connections_malformed,
+        ),
+        ("headwater_kafka_received_bytes_total", "Bytes of Kafka requests.", figures.bytes_in),
+        ("headwater_kafka_sent_bytes_total", "Bytes of Kafka responses.", figures.bytes_out),
+        ("headwater_kafka_batches_total", "Batches appended for producers.", figures.batches_in),
+    ];
+    for (name, help, value) in counters {
+        page.single(name, Kind::Counter, help, value as f64);
+    }
+    let name = "headwater_kafka_requests_total";
+    page.family(name, Kind::Counter, "Kafka requests, by API.");
+    for (api, count) in &figures.requests {
+        page.series(name, &[("api", api)], *count as f64);
+    }
+    let name = "headwater_kafka_errors_total";
+    page.family(name, Kind::Counter, "Errors in Kafka responses, by code.");
+    for (error, count) in &figures.errors {
+        page.series(name, &[("error", error)], *count as f64);
+    }
+}
+
+/// What is said of a topic.
+#[derive(Debug, Default, Clone, Copy)]
+struct Size {
+    bytes: u64,
+    records: u64,
+    appended: u64,
+}
+
+impl Size {
+    fn of(topic: &Topic) -> Self {
+        let mut size = Self::default();
+        for partition in topic.partitions() {
+            let positions = partition.positions();
+            let (start, end) = (positions.log_start.get(), positions.high_watermark.get());
+            size.bytes += partition.size_bytes();
+            size.records += u64::try_from(end.saturating_sub(start)).unwrap_or(0);
+            size.appended += u64::try_from(end).unwrap_or(0);
+        }
+        size
+    }
+}
+
+fn topics(page: &mut Page, parts: &Parts) {
+    let all = parts.log.topics();
+    let mut sizes: Vec<(String, Size)> =
+        all.iter().map(|t| (t.name().as_str().to_owned(), Size::of(t))).collect();
+    page.single(
+        "headwater_topics",
+        Kind::Gauge,
+        "Topics, internal ones included.",
+        all.len() as f64,
+    );
+    sizes.sort_by_key(|(_, size)| std::cmp::Reverse(size.bytes));
+    if sizes.len() > TOPICS_MAX {
+        let rest = sizes.split_off(TOPICS_MAX);
+        let rest = rest.iter().fold(Size::default(), |all, (_, one)| Size {
+            bytes: all.bytes + one.bytes,
+            records: all.records + one.records,
+            appended: all.appended + one.appended,
+        });
+        sizes.push((OTHER_TOPICS.into(), rest));
+    }
+    let families: [(&str, Kind, &str, fn(&Size) -> u64); 3] = [
+        ("headwater_topic_bytes", Kind::Gauge, "Bytes on disk, of the largest topics.", |s| {
+            s.bytes
+        }),
+        ("headwater_topic_records", Kind::Gauge, "Records that can be read.", |s| s.records),
+        ("headwater_topic_appended_records_total", Kind::Counter, "Records ever stored.", |s| {
+            s.appended
+        }),
+    ];
+    for (name, kind, help, get) in families {
+        page.family(name, kind, help);
+        for (topic, size) in &sizes {
+            page.series(name, &[("topic", topic)], get(size) as f64);
+        }
+    }
+}
+
+/// The partitions of one topic; `None` when there is no such topic.
+pub(super) fn render_partitions(parts: &Parts, topic: &str) -> Option<String> {
+    let topic = parts.log.topic(topic)?;
+    let mut page = Page::new(DETAILED_SERIES_MAX);
+    let rows: Vec<(String, headwater_log::Positions, u64)> = topic
+        .partitions()
+        .iter()
+        .map(|p| (p.id().get().to_string(), p.positions(), p.size_bytes()))
+        .collect();
+    type Get = fn(&headwater_log::Positions, u64) -> f64;
+    let families: [(&str, &str, Get); 8] = [
+        ("headwater_partition_log_start_offset", "First offset.", |p, _| p.log_start.get() as f64),
+        ("headwater_partition_log_end_offset", "Next offset to be assigned.", |p, _| {
+            p.log_end.get() as f64
+        }),
+        ("headwater_partition_written_offset", "Written to the kernel up to here.", |p, _| {
+            p.written.get() as f64
+        }),
+        ("headwater_partition_synced_offset", "Synced up to here.", |p, _| p.synced.get() as f64),
+        ("headwater_partition_high_watermark", "Readers see up to here.", |p, _| {
+            p.high_watermark.get() as f64
+        }),
+        (
+            "headwater_partition_last_stable_offset",
+            "Readers of committed data see up to here.",
+            |p, _| p.last_stable.get() as f64,
+        ),
+        ("headwater_partition_leader_epoch", "The current leader epoch.", |p, _| {
+            f64::from(p.epoch.get())
+        }),
+        ("headwater_partition_bytes", "Bytes on disk.", |_, bytes| bytes as f64),
+    ];
+    for (name, help, get) in families {
+        page.family(name, Kind::Gauge, help);
+        for (partition, positions, bytes) in &rows {
+            let labels = [("topic", topic.name().as_str()), ("partition", partition.as_str())];
+            page.series(name, &labels, get(positions, *bytes));
+        }
+    }
+    Some(page.finish())
+}

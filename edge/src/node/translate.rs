@@ -1,0 +1,110 @@
+//! The configuration in the words of the crates that obey it.
+//!
+//! Invariant: nothing is decided here; a limit means here what the table of keys says it means. Neighbours:
+//! [`headwater_config`] on one side, the log, the MQTT front and the Kafka door on the other.
+
+use headwater_config::{Config, DiskBudget, Limits};
+use headwater_kafka::server::{DoorSettings, NewTopic, TopicRules};
+use headwater_log::{LogOptions, TopicName};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `[storage]` and the limits on topics.
+pub(crate) fn log_options(config: &Config) -> LogOptions {
+    let storage = &config.storage;
+    LogOptions {
+        dir: storage.dir.clone(),
+        journal_file_bytes: storage.journal_file_bytes,
+        journal_files: storage.journal_files,
+        commit_delay: storage.commit_delay,
+        uncommitted_bytes_max: storage.uncommitted_bytes_max,
+        tail_bytes_max: storage.tail_bytes_max,
+        memory_sync: storage.memory_sync,
+        topics_max: config.limits.topics_max,
+        partitions_max: config.limits.partitions_max,
+        max_bytes: match storage.max_bytes {
+            DiskBudget::Bytes(bytes) => Some(bytes),
+            DiskBudget::Percent(percent) => {
+                filesystem_bytes(&storage.dir).map(|all| all / 100 * u64::from(percent))
+            }
+        },
+    }
+}
+
+/// Bytes of the filesystem that holds, or will hold, the directory. `None` where the system does not say: no limit then.
+fn filesystem_bytes(dir: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(dir).ok()?;
+    let there = absolute.ancestors().find(|a| a.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    stat.f_blocks.checked_mul(stat.f_frsize)
+}
+
+/// `[limits]` for the MQTT front.
+pub(crate) fn mqtt_limits(limits: &Limits) -> headwater_mqtt::Limits {
+    let keep_alive_s = u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
+    headwater_mqtt::Limits {
+        connections_max: size(limits.connections_max),
+        handshakes_max: size(limits.handshakes_max),
+        connect_timeout: limits.connect_timeout,
+        connect_bytes_max: size(limits.connect_bytes_max),
+        packet_bytes_max: size(limits.packet_bytes_max),
+        receive_max: limits.receive_maximum,
+        receive_max_v3: limits.receive_maximum_v3,
+        topic_alias_max: limits.topic_alias_max,
+        // The largest there is, is no limit: then a client without keep-alive stays without.
+        keep_alive_s_max: if keep_alive_s == u16::MAX { 0 } else { keep_alive_s },
+        subscriptions_max: size(limits.subscriptions_per_session_max),
+        inflight_max: limits.outgoing_inflight_max,
+        queue_messages_max: size(limits.outgoing_messages_max),
+        queue_bytes_max: size(limits.outgoing_bytes_max),
+        write_timeout: limits.write_timeout,
+        backpressure_wait: limits.backpressure_wait,
+        ..headwater_mqtt::Limits::default()
+    }
+}
+
+/// `[limits]` for the Kafka door.
+pub(crate) fn door_settings(limits: &Limits) -> DoorSettings {
+    DoorSettings {
+        connections_max: size(limits.kafka_connections_max),
+        request_bytes_max: size(limits.kafka_frame_bytes_max),
+        request_memory_bytes_max: usize::try_from(limits.kafka_request_memory_bytes_max)
+            .unwrap_or(usize::MAX),
+        requests_in_flight_max: size(limits.kafka_requests_in_flight_max),
+        fetch_bytes_max: size(limits.kafka_fetch_bytes_max),
+        idle_max: limits.kafka_idle_timeout,
+        stall_max: limits.write_timeout,
+        ..DoorSettings::default()
+    }
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// What the configuration says about topics that Kafka clients ask for.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    config: Arc<Config>,
+}
+
+impl Rules {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        Self { config }
+    }
+}
+
+impl TopicRules for Rules {
+    fn rule(&self, name: &TopicName) -> NewTopic {
+        let spec = self.config.topic(name.as_str());
+        NewTopic { partitions: spec.partitions, settings: spec.into() }
+    }
+
+    fn auto_create(&self, name: &TopicName) -> bool {
+        self.config.topic_defaults.auto_create && !name.as_str().starts_with("__")
+    }
+}
+
+/// How long a thread of a runtime's pool stays when it has nothing to do.
+pub(crate) const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
