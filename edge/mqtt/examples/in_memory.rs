@@ -7,7 +7,7 @@ use std::time::Duration;
 use store::MemoryStore;
 
 #[path = "../tests/support/store.rs"]
-#[allow(dead_code, reason = "the tests' store can do more than is needed here")]
+#[expect(dead_code, reason = "the tests' store can do more than is needed here")]
 mod store;
 
 fn main() -> std::io::Result<()> {

@@ -3,7 +3,9 @@
 //! Invariant: a [`TopicFilter`] has `#` only as its whole last level and `+` only as a whole level. Neighbours:
 //! [`crate::tree`] matches one topic against many filters at once; sessions that catch up use [`TopicFilter::matches`].
 
-use crate::topic::{TOPIC_BYTES_MAX, is_server_topic};
+use crate::codec::topic::{TopicError, check_filter};
+use crate::topic::is_server_topic;
+use std::borrow::Borrow;
 use std::fmt;
 
 /// Most levels of a filter. The specification has no limit; this server has one, because the depth of the subscription
@@ -14,27 +16,15 @@ pub const FILTER_LEVELS_MAX: usize = 128;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicFilter(Box<str>);
 
-/// Why a string is not a topic filter.
+/// Why a string is not a topic filter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicFilterError {
-    /// [MQTT-4.7.3-1]
-    #[error("a topic filter must not be empty")]
-    Empty,
-    /// [MQTT-4.7.3-3]
-    #[error("a topic filter has at most 65535 bytes")]
-    TooLong,
-    /// [MQTT-4.7.3-2]
-    #[error("a topic filter must not contain NUL")]
-    Nul,
+    /// The protocol does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] TopicError),
     /// A limit of this server.
     #[error("a topic filter has at most {FILTER_LEVELS_MAX} levels here")]
     TooManyLevels,
-    /// [MQTT-4.7.1-1]
-    #[error("'#' stands alone in the last level of a filter")]
-    MisplacedHash,
-    /// [MQTT-4.7.1-2]
-    #[error("'+' stands alone in its level of a filter")]
-    MisplacedPlus,
 }
 
 impl TopicFilter {
@@ -43,37 +33,11 @@ impl TopicFilter {
     /// # Errors
     /// [`TopicFilterError`].
     pub fn new(filter: &str) -> Result<Self, TopicFilterError> {
-        Self::check(filter)?;
-        Ok(Self(filter.into()))
-    }
-
-    /// Checks without copying.
-    ///
-    /// # Errors
-    /// [`TopicFilterError`].
-    pub fn check(filter: &str) -> Result<(), TopicFilterError> {
-        if filter.is_empty() {
-            return Err(TopicFilterError::Empty);
-        }
-        if filter.len() > TOPIC_BYTES_MAX {
-            return Err(TopicFilterError::TooLong);
-        }
-        if filter.as_bytes().contains(&0) {
-            return Err(TopicFilterError::Nul);
-        }
+        check_filter(filter)?;
         if filter.split('/').count() > FILTER_LEVELS_MAX {
             return Err(TopicFilterError::TooManyLevels);
         }
-        let mut levels = filter.split('/').peekable();
-        while let Some(level) = levels.next() {
-            if level.contains('#') && (level != "#" || levels.peek().is_some()) {
-                return Err(TopicFilterError::MisplacedHash);
-            }
-            if level.contains('+') && level != "+" {
-                return Err(TopicFilterError::MisplacedPlus);
-            }
-        }
-        Ok(())
+        Ok(Self(filter.into()))
     }
 
     /// The filter as it came.
@@ -111,6 +75,13 @@ pub fn is_shared(filter: &str) -> bool {
     filter == "$share" || filter.starts_with("$share/")
 }
 
+/// Hashes and compares as its text does.
+impl Borrow<str> for TopicFilter {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for TopicFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -130,18 +101,20 @@ mod tests {
     #[test]
     fn filters_are_checked() {
         for good in ["#", "+", "+/#", "a/+/b", "/", "//", "a//#", "é/+", "$SYS/#", "+/+"] {
-            assert_eq!(TopicFilter::check(good), Ok(()), "{good}");
+            assert!(TopicFilter::new(good).is_ok(), "{good}");
         }
-        assert_eq!(TopicFilter::check(""), Err(TopicFilterError::Empty));
-        assert_eq!(TopicFilter::check("a#"), Err(TopicFilterError::MisplacedHash));
-        assert_eq!(TopicFilter::check("a/#/b"), Err(TopicFilterError::MisplacedHash));
-        assert_eq!(TopicFilter::check("#/"), Err(TopicFilterError::MisplacedHash));
-        assert_eq!(TopicFilter::check("a+/b"), Err(TopicFilterError::MisplacedPlus));
-        assert_eq!(TopicFilter::check("++"), Err(TopicFilterError::MisplacedPlus));
-        assert_eq!(TopicFilter::check("a\0"), Err(TopicFilterError::Nul));
-        assert_eq!(TopicFilter::check(&"x".repeat(65_536)), Err(TopicFilterError::TooLong));
-        assert_eq!(TopicFilter::check(&"/".repeat(127)), Ok(()));
-        assert_eq!(TopicFilter::check(&"/".repeat(128)), Err(TopicFilterError::TooManyLevels));
+        let check = |filter: &str| TopicFilter::new(filter).map(|_| ());
+        let illegal = |error| Err(TopicFilterError::Illegal(error));
+        assert_eq!(check(""), illegal(TopicError::Empty));
+        assert_eq!(check("a#"), illegal(TopicError::MultiLevel));
+        assert_eq!(check("a/#/b"), illegal(TopicError::MultiLevel));
+        assert_eq!(check("#/"), illegal(TopicError::MultiLevel));
+        assert_eq!(check("a+/b"), illegal(TopicError::SingleLevel));
+        assert_eq!(check("++"), illegal(TopicError::SingleLevel));
+        assert_eq!(check("a\0"), illegal(TopicError::Nul));
+        assert_eq!(check(&"x".repeat(65_536)), illegal(TopicError::TooLong));
+        assert_eq!(check(&"/".repeat(127)), Ok(()));
+        assert_eq!(check(&"/".repeat(128)), Err(TopicFilterError::TooManyLevels));
     }
 
     /// The examples of section 4.7 of the specification, and non-ASCII levels.

@@ -56,11 +56,22 @@ pub(crate) async fn run<S: Store>(
     let _ = stream.set_nodelay(true);
     shard.counters.handshakes.add(1);
     let deadline = shard.shared.limits.connect_timeout;
-    let agreed = Box::pin(timeout(deadline, agree(&shard, &stream))).await;
+    let mut stop = shard.shared.stop.subscribe();
+    let agreed = Box::pin(async {
+        tokio::select! {
+            agreed = timeout(deadline, agree(&shard, &stream)) => agreed.unwrap_or(Err(
+                Failed::Closed(RefuseCause::ConnectTimeout, "no whole CONNECT in time"),
+            )),
+            _ = stop.wait_for(Option::is_some) => {
+                Err(Failed::Closed(RefuseCause::Shutdown, "server is shutting down"))
+            }
+        }
+    })
+    .await;
+    drop(stop);
     shard.counters.handshakes.sub(1);
     drop(handshake);
-    let timed_out = Err(Failed::Closed(RefuseCause::ConnectTimeout, "no whole CONNECT in time"));
-    match agreed.unwrap_or(timed_out) {
+    match agreed {
         Ok(Agreed { negotiated, client_id, claim, slot, unread }) => {
             tracing::debug!(%peer, client = &*client_id, version = ?negotiated.version, "connected");
             let established =

@@ -168,12 +168,12 @@ impl<S: Store> Inner<S> {
 
     /// Step 10: what waited may go on.
     fn on_moved(self: &Rc<Self>) {
-        self.route();
         let now_ns = self.ns(Instant::now());
         let mut waiting = self.waiting.take();
         waiting.retain(|connection| connection.settle(now_ns));
         // Nothing was listed meanwhile: settling reads no socket.
-        self.waiting.borrow_mut().append(&mut waiting);
+        self.waiting.replace(waiting);
+        self.route();
         for connection in self.blocked.take() {
             connection.retry();
         }

@@ -3,57 +3,21 @@
 //! Invariant: a [`TopicName`] holds no wildcard, no NUL, is not empty and fits a length field of two bytes, so that
 //! whoever has one need not check again. Neighbours: `filter` matches them, the codec checks those it decodes itself.
 
+use crate::codec::topic::{TopicError, check_name};
 use std::fmt;
-
-/// Longest topic name or filter in bytes: the wire's length field has two bytes. [MQTT-4.7.3-3]
-pub const TOPIC_BYTES_MAX: usize = 65_535;
 
 /// A checked topic name. Case and every byte count: no normalisation. [MQTT-4.7.3-4]
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Box<str>);
 
-/// Why a string is not a topic name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TopicNameError {
-    /// [MQTT-4.7.3-1]
-    #[error("a topic name must not be empty")]
-    Empty,
-    /// [MQTT-4.7.3-3]
-    #[error("a topic name has at most 65535 bytes")]
-    TooLong,
-    /// [MQTT-3.3.2-2], [MQTT-4.7.3-2]
-    #[error("a topic name must not contain '+', '#' or NUL, byte {at} does")]
-    BadCharacter {
-        /// Byte offset of the first offender.
-        at: usize,
-    },
-}
-
 impl TopicName {
     /// Checks and copies.
     ///
     /// # Errors
-    /// [`TopicNameError`].
-    pub fn new(name: &str) -> Result<Self, TopicNameError> {
-        Self::check(name)?;
+    /// [`TopicError`].
+    pub fn new(name: &str) -> Result<Self, TopicError> {
+        check_name(name)?;
         Ok(Self(name.into()))
-    }
-
-    /// Checks without copying.
-    ///
-    /// # Errors
-    /// [`TopicNameError`].
-    pub fn check(name: &str) -> Result<(), TopicNameError> {
-        if name.is_empty() {
-            return Err(TopicNameError::Empty);
-        }
-        if name.len() > TOPIC_BYTES_MAX {
-            return Err(TopicNameError::TooLong);
-        }
-        match name.bytes().position(|b| matches!(b, b'+' | b'#' | 0)) {
-            Some(at) => Err(TopicNameError::BadCharacter { at }),
-            None => Ok(()),
-        }
     }
 
     /// The name as it came.
@@ -91,11 +55,12 @@ mod tests {
         for good in ["a", "/", "a//b", "é/x", "日本/温度", " ", "$SYS/x", "a b"] {
             assert_eq!(TopicName::new(good).map(|t| t.as_str().to_owned()), Ok(good.to_owned()));
         }
-        assert_eq!(TopicName::check(""), Err(TopicNameError::Empty));
-        assert_eq!(TopicName::check("a/+"), Err(TopicNameError::BadCharacter { at: 2 }));
-        assert_eq!(TopicName::check("é#"), Err(TopicNameError::BadCharacter { at: 2 }));
-        assert_eq!(TopicName::check("a\0"), Err(TopicNameError::BadCharacter { at: 1 }));
-        assert_eq!(TopicName::check(&"x".repeat(65_536)), Err(TopicNameError::TooLong));
-        assert_eq!(TopicName::check(&"x".repeat(65_535)), Ok(()));
+        assert_eq!(TopicName::new(""), Err(TopicError::Empty));
+        assert_eq!(TopicName::new("a/+"), Err(TopicError::Wildcard));
+        assert_eq!(TopicName::new("é#"), Err(TopicError::Wildcard));
+        assert_eq!(TopicName::new("a\0"), Err(TopicError::Nul));
+        assert_eq!(TopicName::new(&"x".repeat(65_536)), Err(TopicError::TooLong));
+        assert!(TopicName::new(&"x".repeat(65_535)).is_ok());
+        assert!(is_server_topic("$SYS") && !is_server_topic("a/$SYS"));
     }
 }

@@ -1,5 +1,7 @@
 //! The server over real TCP, against a store that the tests control: acknowledgements, delivery, what is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, as the test does")]
+
 mod support;
 
 use headwater_mqtt::Limits;

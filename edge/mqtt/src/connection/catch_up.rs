@@ -96,17 +96,23 @@ impl<S: Store> Connection<S> {
         self.take_read(&mut state, stream, from, next, &messages);
     }
 
-    /// The first stream in which the session stands before the live sessions: where, and where they are.
+    /// The next stream, in turn, in which the session stands before the live sessions: where, and where they are.
     fn next_to_read(&self, state: &mut State<S::Ticket>) -> Option<(StreamId, u64, u64)> {
         let router = self.shard.router.borrow();
         let store = &self.shard.shared.store;
         let Cursor::Behind(positions) = &mut state.session.cursor else { return None };
         let live = router.positions();
         positions.extend(live.streams(), |stream| store.first(stream));
-        live.iter().find_map(|(stream, live)| {
-            let from = positions.get(stream)?;
+        let streams = live.streams();
+        let first = state.catch_up_stream.0 % streams.max(1);
+        let found = (first..streams).chain(0..first).map(StreamId).find_map(|stream| {
+            let (from, live) = (positions.get(stream)?, live.get(stream)?);
             (from < live).then_some((stream, from, live))
-        })
+        });
+        if let Some((stream, ..)) = found {
+            state.catch_up_stream = StreamId(stream.0.wrapping_add(1));
+        }
+        found
     }
 
     /// The session stands where the live ones stand: it is one of them, unless a subscription of it starts later.
@@ -121,7 +127,7 @@ impl<S: Store> Connection<S> {
             })
         };
         let all_started =
-            state.session.subscriptions.iter().all(|s| s.since.as_deref().is_none_or(is_past));
+            state.session.subscriptions.iter().all(|(_, s)| s.since.as_deref().is_none_or(is_past));
         if !all_started {
             state.catch_up = CatchUp::Waiting;
             return;

@@ -20,7 +20,7 @@ use crate::registry::Claim;
 use crate::server::Slot;
 use crate::session::{Cursor, Negotiated, Session};
 use crate::shard::{ConnectionKey, Inner};
-use crate::store::{Publisher, Store};
+use crate::store::{Publisher, Store, StreamId};
 use bytes::BytesMut;
 use catch_up::ColdRead;
 use std::cell::{Cell, RefCell};
@@ -69,6 +69,8 @@ pub(crate) struct State<T> {
     retry: bool,
     /// Catching up waits for this (the router, or a pause after a failed read).
     catch_up: CatchUp,
+    /// The stream to look at first when catching up: one that cannot be read must not hold up the others.
+    catch_up_stream: StreamId,
     /// Leaving: no more reading; acknowledgements owed may still come until then.
     draining: Option<Instant>,
     closing: Option<Close>,
@@ -145,6 +147,7 @@ impl<S: Store> Connection<S> {
             blocked_since: None,
             retry_at: None,
             catch_up: CatchUp::Ready,
+            catch_up_stream: StreamId(0),
             draining: None,
             closing: None,
             listed_waiting: false,
@@ -387,8 +390,8 @@ impl<S: Store> Connection<S> {
     fn leave(&self) {
         let mut state = self.state.borrow_mut();
         let mut router = self.shard.router.borrow_mut();
-        for subscription in state.session.subscriptions.iter() {
-            router.remove(&subscription.filter, self.key);
+        for (filter, _) in state.session.subscriptions.iter() {
+            router.remove(filter, self.key);
         }
         self.shard.counters.subscriptions.sub(state.session.subscriptions.len() as u64);
         if state.session.is_behind() {

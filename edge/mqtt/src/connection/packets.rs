@@ -23,6 +23,10 @@ use tokio::time::Instant;
 const RUN_MESSAGES_MAX: usize = 512;
 
 /// What ended a run of messages.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per run, on the stack; a box per packet would cost more"
+)]
 enum Stop<'a> {
     /// The end of the input, or of its last whole packet.
     End { bytes_wanted: usize },
@@ -35,7 +39,22 @@ enum Stop<'a> {
     /// A PUBLISH to a topic of the server's, and its bytes.
     ServerTopic(Option<PacketId>, usize),
     /// The connection ends.
-    Fatal(ReasonCode, RefuseCause, &'static str),
+    Fatal(Violated),
+}
+
+/// A rule that a client broke.
+#[derive(Debug, Clone, Copy)]
+struct Violated {
+    reason: ReasonCode,
+    cause: RefuseCause,
+    detail: &'static str,
+}
+
+/// Why a PUBLISH is not part of a run.
+enum Apart {
+    SetAlias(u16),
+    ServerTopic,
+    Fatal(Violated),
 }
 
 /// How a run is collected.
@@ -65,9 +84,15 @@ impl Collector<'_> {
             }
             match self.decoder.decode(rest) {
                 Ok(Decoded::Packet { packet: Packet::Publish(publish), bytes }) => {
-                    match self.check(&publish, bytes, aliases) {
+                    match self.check(&publish, aliases) {
                         Ok(topic) => run.push(Publish { topic, ..publish }),
-                        Err(stop) => return (at, stop),
+                        Err(Apart::SetAlias(alias)) => {
+                            return (at, Stop::SetAlias(alias, publish.topic));
+                        }
+                        Err(Apart::ServerTopic) => {
+                            return (at, Stop::ServerTopic(publish.packet_id, bytes));
+                        }
+                        Err(Apart::Fatal(violated)) => return (at, Stop::Fatal(violated)),
                     }
                     at += bytes;
                 }
@@ -80,55 +105,51 @@ impl Collector<'_> {
                         Violation::PacketTooLarge => RefuseCause::PacketTooLarge,
                         _ => RefuseCause::Protocol,
                     };
-                    return (at, Stop::Fatal(error.reason(), cause, error.detail));
+                    let (reason, detail) = (error.reason(), error.detail);
+                    return (at, Stop::Fatal(Violated { reason, cause, detail }));
                 }
             }
         }
     }
 
-    /// Step 3 for one PUBLISH: counts it and gives its topic, aliases resolved. `Err`: it is not part of the run.
-    fn check<'a: 'n, 'n>(
-        &mut self,
-        publish: &Publish<'a>,
-        bytes: usize,
-        aliases: &'n Aliases,
-    ) -> Result<&'n str, Stop<'a>> {
+    /// Step 3 for one PUBLISH: counts it and gives its topic, aliases resolved.
+    fn check<'n>(&mut self, publish: &Publish<'n>, aliases: &'n Aliases) -> Result<&'n str, Apart> {
         use RefuseCause::{Protocol, ReceiveMax, Unsupported};
+        let fatal = |reason, cause, detail| Err(Apart::Fatal(Violated { reason, cause, detail }));
         if publish.qos == QoS::ExactlyOnce {
             // [MQTT-3.2.2-11]: Maximum QoS 1 was announced; MQTT 3 can only be closed.
-            let detail = "QoS 2 is not available";
-            return Err(Stop::Fatal(ReasonCode::QoSNotSupported, Unsupported, detail));
+            return fatal(ReasonCode::QoSNotSupported, Unsupported, "QoS 2 is not available");
         }
         if publish.retain && self.version == Version::V5 {
             // [MQTT-3.2.2-14]: Retain Available 0 was announced.
             let detail = "retained messages are not available";
-            return Err(Stop::Fatal(ReasonCode::RetainNotSupported, Unsupported, detail));
+            return fatal(ReasonCode::RetainNotSupported, Unsupported, detail);
         }
         let topic = match publish.properties.topic_alias {
             None => publish.topic,
             Some(alias) => match aliases.look_up(alias, publish.topic) {
                 AliasUse::Known(topic) => topic,
-                AliasUse::Set => return Err(Stop::SetAlias(alias, publish.topic)),
+                AliasUse::Set => return Err(Apart::SetAlias(alias)),
                 AliasUse::Invalid => {
                     let detail = "topic alias is not valid";
-                    return Err(Stop::Fatal(ReasonCode::TopicAliasInvalid, Protocol, detail));
+                    return fatal(ReasonCode::TopicAliasInvalid, Protocol, detail);
                 }
             },
         };
         if topic.is_empty() {
             let detail = "a PUBLISH has neither topic nor alias";
-            return Err(Stop::Fatal(ReasonCode::ProtocolError, Protocol, detail));
+            return fatal(ReasonCode::ProtocolError, Protocol, detail);
         }
         if publish.packet_id.is_some() {
             let Some(room) = self.room.checked_sub(1) else {
                 // [MQTT-3.3.4-9]
                 let detail = "more unacknowledged messages than announced";
-                return Err(Stop::Fatal(ReasonCode::ReceiveMaximumExceeded, ReceiveMax, detail));
+                return fatal(ReasonCode::ReceiveMaximumExceeded, ReceiveMax, detail);
             };
             self.room = room;
         }
         if is_server_topic(topic) {
-            return Err(Stop::ServerTopic(publish.packet_id, bytes));
+            return Err(Apart::ServerTopic);
         }
         Ok(topic)
     }
@@ -194,7 +215,9 @@ impl<S: Store> Connection<S> {
                     self.refuse_server_topic(state, packet_id, now);
                     at += bytes;
                 }
-                Stop::Fatal(reason, cause, detail) => self.end(state, reason, cause, detail),
+                Stop::Fatal(Violated { reason, cause, detail }) => {
+                    self.end(state, reason, cause, detail);
+                }
             }
         }
         self.unblock(state);
@@ -369,6 +392,7 @@ impl<S: Store> Connection<S> {
         out: &mut BytesMut,
     ) {
         let mut reasons = Vec::new();
+        let mut first_refused = None;
         // All filters of one packet start at the same positions.
         let start = {
             let mut router = self.shard.router.borrow_mut();
@@ -391,9 +415,13 @@ impl<S: Store> Connection<S> {
             };
             if reason.is_error() {
                 self.shard.counters.add_refused(RefuseCause::Subscription, 1);
-                tracing::info!(client = self.client_id(), filter, ?reason, "filter not granted");
+                // One line per packet, however many filters are in it.
+                first_refused = first_refused.or(Some((filter, reason)));
             }
             reasons.push(reason);
+        }
+        if let Some((filter, reason)) = first_refused {
+            tracing::info!(client = self.client_id(), filter, ?reason, "filter not granted");
         }
         // [MQTT-3.8.4-1], [MQTT-3.8.4-6]
         let packet = Packet::SubAck(SubAck {
@@ -418,8 +446,8 @@ impl<S: Store> Connection<S> {
             (None, true) => Some(Rc::new(self.shard.router.borrow().positions().clone())),
             (None, false) => None,
         };
-        let subscription = SessionSubscription { filter: filter.clone(), granted, since };
-        if !state.session.subscriptions.insert(subscription) {
+        let subscription = SessionSubscription { granted, since };
+        if !state.session.subscriptions.insert(filter.clone(), subscription) {
             return ReasonCode::QuotaExceeded;
         }
         self.shard.router.borrow_mut().insert(&filter, self.key, granted);
@@ -448,7 +476,7 @@ impl<S: Store> Connection<S> {
             // [MQTT-3.10.4-1]: compared character by character.
             let reason = match state.session.subscriptions.remove(filter) {
                 Some(removed) => {
-                    self.shard.router.borrow_mut().remove(&removed.filter, self.key);
+                    self.shard.router.borrow_mut().remove(&removed, self.key);
                     self.shard.counters.subscriptions.sub(1);
                     ReasonCode::Success
                 }

@@ -117,3 +117,6 @@ impl<T> Session<T> {
         matches!(self.cursor, Cursor::Behind(_))
     }
 }
+
+#[cfg(test)]
+mod tests;

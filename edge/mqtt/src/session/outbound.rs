@@ -203,6 +203,11 @@ impl Outbound {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn begin_ids_after(&mut self, last_id: u16) {
+        self.last_id = last_id;
+    }
+
     /// The next identifier that is not in flight. Ends: the window is smaller than the number of identifiers.
     fn free_id(&self) -> PacketId {
         let mut id = self.last_id;

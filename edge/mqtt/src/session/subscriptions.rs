@@ -7,6 +7,7 @@ use super::Positions;
 use crate::codec::{QoS, SubscriptionOptions};
 use crate::filter::TopicFilter;
 use crate::store::Message;
+use hashbrown::HashMap;
 use std::rc::Rc;
 
 /// What was granted for one filter: what the subscription tree keeps per subscriber.
@@ -33,7 +34,6 @@ impl Granted {
 /// One subscription of a session.
 #[derive(Debug)]
 pub(crate) struct SessionSubscription {
-    pub(crate) filter: TopicFilter,
     pub(crate) granted: Granted,
     /// Offsets it starts at, where they are not those of the session: messages below are not for it.
     pub(crate) since: Option<Rc<Positions>>,
@@ -42,7 +42,7 @@ pub(crate) struct SessionSubscription {
 /// All subscriptions of a session.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
-    list: Vec<SessionSubscription>,
+    by_filter: HashMap<TopicFilter, SessionSubscription>,
     max: usize,
 }
 
@@ -106,53 +106,53 @@ pub(crate) fn is_own(granted: &Granted, message: &Message, client_id: &str) -> b
 
 impl Subscriptions {
     pub(crate) fn new(max: usize) -> Self {
-        Self { list: Vec::new(), max }
+        Self { by_filter: HashMap::new(), max }
     }
 
     /// Adds or replaces [MQTT-3.8.4-3]. `false`: the session has as many as it may.
-    pub(crate) fn insert(&mut self, new: SessionSubscription) -> bool {
-        if let Some(there) = self.list.iter_mut().find(|s| s.filter == new.filter) {
+    pub(crate) fn insert(&mut self, filter: TopicFilter, new: SessionSubscription) -> bool {
+        if let Some(there) = self.by_filter.get_mut(filter.as_str()) {
             // A replaced subscription goes on where the old one was: nothing in between is lost or repeated.
             there.granted = new.granted;
             return true;
         }
-        if self.list.len() >= self.max {
+        if self.by_filter.len() >= self.max {
             return false;
         }
-        self.list.push(new);
+        self.by_filter.insert(filter, new);
         true
     }
 
-    /// Takes one out. `false`: there was none.
-    pub(crate) fn remove(&mut self, filter: &str) -> Option<SessionSubscription> {
-        let at = self.list.iter().position(|s| s.filter.as_str() == filter)?;
-        let removed = self.list.swap_remove(at);
-        if self.list.is_empty() {
-            self.list = Vec::new();
+    /// Takes one out. `None`: there was none.
+    pub(crate) fn remove(&mut self, filter: &str) -> Option<TopicFilter> {
+        let (filter, _) = self.by_filter.remove_entry(filter)?;
+        if self.by_filter.is_empty() {
+            self.by_filter = HashMap::new();
         }
-        Some(removed)
+        Some(filter)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &SessionSubscription> {
-        self.list.iter()
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &SessionSubscription)> {
+        self.by_filter.iter()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.list.len()
+        self.by_filter.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.by_filter.is_empty()
     }
 
     /// Whether a loss would break a promise: some subscription has QoS 1.
     pub(crate) fn has_acknowledged(&self) -> bool {
-        self.list.iter().any(|s| s.granted.qos > QoS::AtMostOnce)
+        self.by_filter.values().any(|s| s.granted.qos > QoS::AtMostOnce)
     }
 
     /// Forgets the start positions: the session has passed them all.
     pub(crate) fn forget_since(&mut self) {
-        for subscription in &mut self.list {
+        for subscription in self.by_filter.values_mut() {
             subscription.since = None;
         }
     }
@@ -160,14 +160,14 @@ impl Subscriptions {
     /// For a session that reads the log on its own: what matches this message. `None`: nothing.
     pub(crate) fn matched(&self, message: &Message, client_id: &str) -> Option<Matched> {
         let mut matched: Option<Matched> = None;
-        for subscription in &self.list {
+        for (filter, subscription) in &self.by_filter {
             let started = subscription
                 .since
                 .as_ref()
                 .and_then(|since| since.get(message.stream))
                 .is_none_or(|start| message.offset >= start);
             if started
-                && subscription.filter.matches(&message.topic)
+                && filter.matches(&message.topic)
                 && !is_own(&subscription.granted, message, client_id)
             {
                 matched.get_or_insert_default().add(&subscription.granted);

@@ -16,34 +16,34 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One connection.
-pub struct Client {
-    pub stream: TcpStream,
-    pub version: Version,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) version: Version,
     input: BytesMut,
 }
 
 /// A whole packet as it came.
-pub struct Frame {
+pub(crate) struct Frame {
     bytes: Vec<u8>,
     version: Version,
 }
 
 impl Frame {
-    pub fn packet(&self) -> Packet<'_> {
+    pub(crate) fn packet(&self) -> Packet<'_> {
         match Decoder::client(self.version, u32::MAX).decode(&self.bytes) {
             Ok(Decoded::Packet { packet, bytes }) if bytes == self.bytes.len() => packet,
             other => panic!("not a packet: {other:?}"),
         }
     }
 
-    pub fn connack(&self) -> ConnAck<'_> {
+    pub(crate) fn connack(&self) -> ConnAck<'_> {
         match self.packet() {
             Packet::ConnAck(connack) => connack,
             other => panic!("not a CONNACK: {other:?}"),
         }
     }
 
-    pub fn publish(&self) -> Publish<'_> {
+    pub(crate) fn publish(&self) -> Publish<'_> {
         match self.packet() {
             Packet::Publish(publish) => publish,
             other => panic!("not a PUBLISH: {other:?}"),
@@ -51,12 +51,12 @@ impl Frame {
     }
 
     /// Payload of a PUBLISH, as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(self.publish().payload).into_owned()
     }
 
     /// Packet identifier of a PUBACK that says success.
-    pub fn puback(&self) -> u16 {
+    pub(crate) fn puback(&self) -> u16 {
         match self.packet() {
             Packet::PubAck(ack) if ack.reason == ReasonCode::Success => ack.packet_id.get(),
             other => panic!("not a PUBACK: {other:?}"),
@@ -64,7 +64,7 @@ impl Frame {
     }
 
     /// Reason of a DISCONNECT.
-    pub fn disconnect(&self) -> ReasonCode {
+    pub(crate) fn disconnect(&self) -> ReasonCode {
         match self.packet() {
             Packet::Disconnect(disconnect) => disconnect.reason,
             other => panic!("not a DISCONNECT: {other:?}"),
@@ -73,7 +73,7 @@ impl Frame {
 }
 
 /// A CONNECT with nothing special in it.
-pub fn connect(version: Version, client_id: &str) -> Connect<'_> {
+pub(crate) fn connect(version: Version, client_id: &str) -> Connect<'_> {
     Connect {
         version,
         clean_start: true,
@@ -87,7 +87,7 @@ pub fn connect(version: Version, client_id: &str) -> Connect<'_> {
 }
 
 /// A PUBLISH with nothing special in it; identifier 0 is QoS 0.
-pub fn publish<'a>(topic: &'a str, payload: &'a [u8], packet_id: u16) -> Publish<'a> {
+pub(crate) fn publish<'a>(topic: &'a str, payload: &'a [u8], packet_id: u16) -> Publish<'a> {
     let packet_id = PacketId::new(packet_id);
     Publish {
         topic,
@@ -102,14 +102,14 @@ pub fn publish<'a>(topic: &'a str, payload: &'a [u8], packet_id: u16) -> Publish
 
 impl Client {
     /// Opens a socket and says nothing.
-    pub async fn open(address: SocketAddr, version: Version) -> Self {
+    pub(crate) async fn open(address: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, version, input: BytesMut::new() }
     }
 
     /// Connects, and fails if it is refused.
-    pub async fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, version: Version, client_id: &str) -> Self {
         let (client, connack) = Self::connect_with(address, &connect(version, client_id)).await;
         assert_eq!(connack.connack().reason, ReasonCode::Success);
         assert!(!connack.connack().session_present);
@@ -117,19 +117,19 @@ impl Client {
     }
 
     /// Connects and returns the CONNACK.
-    pub async fn connect_with(address: SocketAddr, connect: &Connect<'_>) -> (Self, Frame) {
+    pub(crate) async fn connect_with(address: SocketAddr, connect: &Connect<'_>) -> (Self, Frame) {
         let mut client = Self::open(address, connect.version).await;
         client.send(&Packet::Connect(*connect)).await;
         let connack = client.next().await;
         (client, connack)
     }
 
-    pub async fn send(&mut self, packet: &Packet<'_>) {
+    pub(crate) async fn send(&mut self, packet: &Packet<'_>) {
         self.send_all(std::slice::from_ref(packet)).await;
     }
 
     /// Several packets in one write.
-    pub async fn send_all(&mut self, packets: &[Packet<'_>]) {
+    pub(crate) async fn send_all(&mut self, packets: &[Packet<'_>]) {
         let mut out = BytesMut::new();
         for packet in packets {
             encode(packet, self.version, u32::MAX, &mut out).unwrap();
@@ -137,17 +137,17 @@ impl Client {
         self.send_bytes(&out).await;
     }
 
-    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         timeout(PATIENCE, self.stream.write_all(bytes)).await.unwrap().unwrap();
     }
 
     /// The next packet; fails if the connection ends instead.
-    pub async fn next(&mut self) -> Frame {
+    pub(crate) async fn next(&mut self) -> Frame {
         self.next_or_end().await.expect("the connection ended")
     }
 
     /// The next packet, or `None` at the end of the connection.
-    pub async fn next_or_end(&mut self) -> Option<Frame> {
+    pub(crate) async fn next_or_end(&mut self) -> Option<Frame> {
         loop {
             match Decoder::client(self.version, u32::MAX).decode(&self.input) {
                 Ok(Decoded::Packet { bytes, .. }) => {
@@ -168,18 +168,21 @@ impl Client {
     }
 
     /// Fails unless the next packet is the answer to a PINGREQ sent now: nothing else was on its way.
-    pub async fn expect_nothing(&mut self) {
+    pub(crate) async fn expect_nothing(&mut self) {
         self.send(&Packet::PingReq).await;
         let frame = self.next().await;
         assert!(matches!(frame.packet(), Packet::PingResp), "{:?}", frame.packet());
     }
 
     /// Subscribes and returns the reasons of the SUBACK.
-    pub async fn subscribe(&mut self, filters: &[(&str, SubscriptionOptions)]) -> Vec<ReasonCode> {
+    pub(crate) async fn subscribe(
+        &mut self,
+        filters: &[(&str, SubscriptionOptions)],
+    ) -> Vec<ReasonCode> {
         self.subscribe_with(None, filters).await
     }
 
-    pub async fn subscribe_with(
+    pub(crate) async fn subscribe_with(
         &mut self,
         identifier: Option<u32>,
         filters: &[(&str, SubscriptionOptions)],
@@ -209,13 +212,13 @@ impl Client {
     }
 
     /// Publishes with QoS 1 and waits for the PUBACK.
-    pub async fn publish(&mut self, topic: &str, payload: &str) {
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &str) {
         self.send(&Packet::Publish(publish(topic, payload.as_bytes(), 9))).await;
         assert_eq!(self.next().await.puback(), 9);
     }
 }
 
 /// Options that only ask for a QoS.
-pub fn qos(qos: QoS) -> SubscriptionOptions {
+pub(crate) fn qos(qos: QoS) -> SubscriptionOptions {
     SubscriptionOptions { qos, ..SubscriptionOptions::default() }
 }

@@ -1,9 +1,7 @@
 //! What the server's tests share.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this module")]
-
-pub mod client;
-pub mod store;
+pub(crate) mod client;
+pub(crate) mod store;
 
 use headwater_mqtt::counters::{DropCause, RefuseCause};
 use headwater_mqtt::{Limits, Shard, Shared};
@@ -15,33 +13,33 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 /// A server of one shard on the test's own thread.
-pub struct Server {
-    pub store: Arc<MemoryStore>,
-    pub shared: Arc<Shared<MemoryStore>>,
-    pub shard: Shard<MemoryStore>,
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) shared: Arc<Shared<MemoryStore>>,
+    pub(crate) shard: Shard<MemoryStore>,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
     /// Starts on a free loopback port, with two streams.
-    pub async fn start(limits: Limits) -> Self {
+    pub(crate) async fn start(limits: Limits) -> Self {
         let store = MemoryStore::new(2);
         let shared = Shared::new(store.clone(), limits);
         let (shard, address) = shard(&shared).await;
         Self { store, shared, shard, address }
     }
 
-    pub fn dropped(&self, cause: DropCause) -> u64 {
+    pub(crate) fn dropped(&self, cause: DropCause) -> u64 {
         self.shared.counters().iter().map(|c| c.dropped(cause)).sum()
     }
 
-    pub fn refused(&self, cause: RefuseCause) -> u64 {
+    pub(crate) fn refused(&self, cause: RefuseCause) -> u64 {
         self.shared.counters().iter().map(|c| c.refused(cause)).sum()
     }
 }
 
 /// A shard on this thread with a listener of its own.
-pub async fn shard(shared: &Arc<Shared<MemoryStore>>) -> (Shard<MemoryStore>, SocketAddr) {
+pub(crate) async fn shard(shared: &Arc<Shared<MemoryStore>>) -> (Shard<MemoryStore>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shard = Shard::new(shared.clone());
@@ -55,13 +53,13 @@ pub async fn shard(shared: &Arc<Shared<MemoryStore>>) -> (Shard<MemoryStore>, So
 }
 
 /// Runs a test on a thread of the kind that shards live on.
-pub fn on_shard_thread<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn on_shard_thread<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, test)
 }
 
 /// Lets everything that can run now run, until `done` says so. Bounded, so that a failure is a failure.
-pub async fn until(mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(mut done: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if done() {
             return;

@@ -9,50 +9,50 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// The store. Times are milliseconds, offsets start at 0.
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     state: Mutex<State>,
     moved: watch::Sender<u64>,
     now_ms: AtomicI64,
 }
 
 /// What tests look at and change.
-pub struct State {
-    pub streams: Vec<Stream>,
+pub(crate) struct State {
+    pub(crate) streams: Vec<Stream>,
     /// Commit as soon as something is published.
-    pub commit_at_once: bool,
+    pub(crate) commit_at_once: bool,
     /// Messages that may be published and not committed.
-    pub room: usize,
-    pub refuse: Option<Refusal>,
+    pub(crate) room: usize,
+    pub(crate) refuse: Option<Refusal>,
     /// What waits is answered with this.
-    pub fail: Option<Refusal>,
-    pub reads: usize,
-    pub cold_reads: usize,
-    pub dropped: Vec<(&'static str, String, u64)>,
-    pub lost: Vec<(&'static str, String, u64, u64)>,
+    pub(crate) fail: Option<Refusal>,
+    pub(crate) reads: usize,
+    pub(crate) cold_reads: usize,
+    pub(crate) dropped: Vec<(&'static str, String, u64)>,
+    pub(crate) lost: Vec<(&'static str, String, u64, u64)>,
     /// Every message taken, in order.
-    pub taken: Vec<String>,
+    pub(crate) taken: Vec<String>,
 }
 
 #[derive(Default)]
-pub struct Stream {
+pub(crate) struct Stream {
     messages: Vec<Arc<Message>>,
     committed: u64,
     /// Retention: records below are gone.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Records below are on disk only.
-    pub in_memory: u64,
+    pub(crate) in_memory: u64,
 }
 
 /// Where a message went.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     stream: usize,
     offset: u64,
 }
 
 impl MemoryStore {
     /// A store of that many streams that commits at once.
-    pub fn new(streams: usize) -> Arc<Self> {
+    pub(crate) fn new(streams: usize) -> Arc<Self> {
         let state = State {
             streams: (0..streams).map(|_| Stream::default()).collect(),
             commit_at_once: true,
@@ -72,12 +72,12 @@ impl MemoryStore {
         })
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Commits all that was published, and says so.
-    pub fn commit(&self) {
+    pub(crate) fn commit(&self) {
         for stream in &mut self.state().streams {
             stream.committed = stream.messages.len() as u64;
         }
@@ -85,7 +85,7 @@ impl MemoryStore {
     }
 
     /// Commits one more message of the stream that holds the oldest uncommitted one.
-    pub fn commit_one(&self) {
+    pub(crate) fn commit_one(&self) {
         if let Some(stream) = self
             .state()
             .streams
@@ -98,30 +98,30 @@ impl MemoryStore {
     }
 
     /// Commits all of one stream.
-    pub fn commit_stream(&self, number: usize) {
+    pub(crate) fn commit_stream(&self, number: usize) {
         let stream = &mut self.state().streams[number];
         stream.committed = stream.messages.len() as u64;
         self.wake();
     }
 
     /// The stream that a topic's messages go to.
-    pub fn stream_of(topic: &str, streams: usize) -> usize {
+    pub(crate) fn stream_of(topic: &str, streams: usize) -> usize {
         let mut hasher = DefaultHasher::new();
         topic.hash(&mut hasher);
         hasher.finish() as usize % streams
     }
 
     /// Something may have changed.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.moved.send_modify(|count| *count += 1);
     }
 
-    pub fn set_now_ms(&self, now_ms: i64) {
+    pub(crate) fn set_now_ms(&self, now_ms: i64) {
         self.now_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// Messages published and not committed.
-    pub fn uncommitted(&self) -> usize {
+    pub(crate) fn uncommitted(&self) -> usize {
         self.state().uncommitted()
     }
 }
