@@ -14,8 +14,8 @@ use crate::streams::{self, Since, Streams, number};
 use crate::ticket::Ticket;
 use crate::topics::{self, TopicMaker, TopicsError};
 use headwater_config::Config;
-use headwater_log::Log;
 use headwater_log::metadata::TopicSettings;
+use headwater_log::{Log, Partition};
 use headwater_mqtt::codec::Publish;
 use headwater_mqtt::{Message, Outcome, Publisher, ReadFailure, Settled, Store, StreamId};
 use parking_lot::{Mutex, RwLock};
@@ -139,6 +139,12 @@ impl Bridge {
             let topic = self.log.topic(topic)?;
             u32::try_from(topic.partitions().len()).ok()
         })
+    }
+
+    /// The partition of a stream, unless its topic was deleted.
+    #[must_use]
+    pub fn stream(&self, stream: StreamId) -> Option<Arc<Partition>> {
+        self.streams.get(stream)
     }
 
     /// Counters at this moment.

@@ -519,3 +519,6 @@ impl Parts {
         self.count.store(parts.len(), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,11 +202,6 @@ impl Ledger {
         }
         appended
     }
-
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.waiting.lock().entries.is_empty()
-    }
 }
 
 fn append(

@@ -201,3 +201,6 @@ fn failure(error: &ReadError) -> ReadFailure {
 pub(crate) fn number(offset: Offset) -> u64 {
     u64::try_from(offset.get()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,36 +1,30 @@
-//! Configs for this crate's tests, made by hand so that they need no file.
+//! For this crate's tests: configs made by hand, and a bridge over the real log on a disk in memory.
 
+use crate::{Bridge, Ticket};
 use headwater_config::pattern::Pattern;
 use headwater_config::template::Template;
 use headwater_config::{
-    Ack, Config, DiskBudget, Durability, Glob, HostPort, LogFormat, Logging, Route, Site, Storage,
-    TopicDefaults, TopicRule, TopicSpec, Uplink, UplinkTopic,
+    Ack, Config, Durability, Glob, HostPort, Route, Site, Storage, TopicDefaults, TopicRule,
+    TopicSpec, Uplink, UplinkTopic,
 };
+use headwater_log::clock::fake::FakeClock;
+use headwater_log::disk::fake::FakeDisk;
+use headwater_log::{Log, LogOptions, Partition, Running};
+use headwater_mqtt::codec::{PacketId, Publish, PublishProperties, QoS};
+use headwater_mqtt::{Message, Outcome, Publisher, Refusal, Settled, Store, StreamId};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const SITE: &str = "plant-7";
 
-/// A config without routes, topics and uplinks.
+/// A config without routes, topics and uplinks; small files.
 pub(crate) fn config() -> Config {
+    let defaults = Config::default();
     Config {
         site: Site { name: Some(SITE.into()) },
-        storage: Storage {
-            dir: "unused".into(),
-            max_bytes: DiskBudget::Percent(80),
-            commit_delay: Duration::ZERO,
-            journal_file_bytes: 1 << 20,
-            journal_files: 4,
-            memory_sync: Duration::from_secs(1),
-            uncommitted_bytes_max: 1 << 24,
-            tail_bytes_max: 1 << 24,
-        },
-        listeners: Vec::new(),
+        storage: Storage { journal_file_bytes: 1 << 20, ..defaults.storage },
         topic_defaults: TopicDefaults { auto_create: true, spec: spec() },
-        topics: Vec::new(),
-        routes: Vec::new(),
-        uplinks: Vec::new(),
-        limits: Config::default().limits,
-        logging: Logging { level: "info".into(), format: LogFormat::Human },
+        ..defaults
     }
 }
 
@@ -108,5 +102,159 @@ pub(crate) fn uplink(name: &str, from: &str) -> Uplink {
         request_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
         request_bytes_max: 1 << 20,
+    }
+}
+
+/// Where the fake clock of a [`Node`] stands at its start, milliseconds since the Unix epoch.
+pub(crate) const START_MS: i64 = 1_800_000_000_000;
+
+/// A bridge over the real log, on a disk and a clock in memory. Nothing is committed before [`Node::start`].
+pub(crate) struct Node {
+    pub(crate) bridge: Arc<Bridge>,
+    pub(crate) log: Log,
+    pub(crate) disk: FakeDisk,
+    pub(crate) clock: FakeClock,
+    running: Option<Running>,
+}
+
+impl Node {
+    pub(crate) fn new(config: Config) -> Self {
+        Self::on(FakeDisk::new(1), FakeClock::new(START_MS), config)
+    }
+
+    pub(crate) fn on(disk: FakeDisk, clock: FakeClock, config: Config) -> Self {
+        let log = open_log(&disk, &clock, &config);
+        let bridge = Bridge::new(Arc::new(config), log.clone()).unwrap();
+        Self { bridge, log, disk, clock, running: None }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.running = Some(self.log.start());
+    }
+
+    pub(crate) fn close(mut self) -> (FakeDisk, FakeClock) {
+        if let Some(running) = self.running.take() {
+            running.close().unwrap();
+        }
+        (self.disk.clone(), self.clock.clone())
+    }
+
+    /// Offers messages of one client once.
+    pub(crate) fn offer(&self, messages: &[Publish<'_>]) -> Vec<Outcome<Ticket>> {
+        let mut outcomes = Vec::new();
+        self.bridge.publish(&publisher("pump-1"), messages, &mut outcomes);
+        assert!(outcomes.len() <= messages.len());
+        outcomes
+    }
+
+    /// One message that must be accepted.
+    pub(crate) fn take(&self, message: Publish<'_>) -> Ticket {
+        let mut outcomes = self.offer(&[message]);
+        assert_eq!(outcomes.len(), 1, "{} was not taken", message.topic);
+        accepted(outcomes.remove(0))
+    }
+
+    /// One message that must be refused.
+    pub(crate) fn refuse(&self, message: Publish<'_>) -> Refusal {
+        match self.offer(&[message]).as_slice() {
+            [Outcome::Refused(refusal)] => *refusal,
+            other => panic!("{} was not refused: {other:?}", message.topic),
+        }
+    }
+
+    pub(crate) fn settled(&self, ticket: &Ticket) -> Settled {
+        self.bridge.settled(ticket)
+    }
+
+    /// Waits until a ticket settles one way or the other.
+    pub(crate) fn settle(&self, ticket: &Ticket) -> Settled {
+        self.wait_for("a ticket settles", || match self.settled(ticket) {
+            Settled::Waiting => None,
+            settled => Some(settled),
+        })
+    }
+
+    /// Waits for a condition, looking again whenever something moved.
+    pub(crate) fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let mut moved = self.bridge.moved();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            loop {
+                moved.mark_unchanged();
+                if let Some(found) = look() {
+                    return found;
+                }
+                let changed = tokio::time::timeout(Duration::from_secs(20), moved.changed()).await;
+                assert!(changed.is_ok(), "waited in vain until {what}");
+            }
+        })
+    }
+
+    pub(crate) fn partition(&self, topic: &str, index: usize) -> Arc<Partition> {
+        let topic = self.log.topic(topic).unwrap_or_else(|| panic!("no topic {topic}"));
+        Arc::clone(&topic.partitions()[index])
+    }
+
+    /// (topic, partition, offset) of a ticket, as in its receipt.
+    pub(crate) fn place(&self, ticket: &Ticket) -> (String, i32, i64) {
+        let mut facts = Vec::new();
+        self.bridge
+            .receipt(ticket, &mut |name, value| facts.push((name.to_owned(), value.to_owned())));
+        let names: Vec<&str> = facts.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["topic", "partition", "offset"]);
+        (facts[0].1.clone(), facts[1].1.parse().unwrap(), facts[2].1.parse().unwrap())
+    }
+
+    /// Every message that subscribers see now, stream by stream.
+    pub(crate) fn delivered(&self) -> Vec<Arc<Message>> {
+        let mut out = Vec::new();
+        for stream in (0..self.bridge.streams()).map(StreamId) {
+            let mut at = 0;
+            while at < self.bridge.end(stream) {
+                let next = self.bridge.read(stream, at, 1 << 16, &mut out).unwrap();
+                assert!(next > at, "no progress at {at} of stream {stream:?}");
+                at = next;
+            }
+        }
+        out
+    }
+}
+
+pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> Log {
+    let options = LogOptions {
+        dir: "/data".into(),
+        journal_file_bytes: config.storage.journal_file_bytes,
+        journal_files: config.storage.journal_files,
+        commit_delay: config.storage.commit_delay,
+        uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
+        tail_bytes_max: config.storage.tail_bytes_max,
+        memory_sync: config.storage.memory_sync,
+        topics_max: config.limits.topics_max,
+        partitions_max: config.limits.partitions_max,
+        max_bytes: None,
+    };
+    Log::open(options, Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap().0
+}
+
+pub(crate) fn publisher(client_id: &str) -> Publisher {
+    Publisher { client_id: client_id.into() }
+}
+
+pub(crate) fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
+    Publish {
+        topic,
+        payload,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        dup: false,
+        packet_id: PacketId::new(1),
+        properties: PublishProperties::default(),
+    }
+}
+
+pub(crate) fn accepted(outcome: Outcome<Ticket>) -> Ticket {
+    match outcome {
+        Outcome::Accepted(ticket) => ticket,
+        Outcome::Refused(refusal) => panic!("refused: {refusal:?}"),
     }
 }

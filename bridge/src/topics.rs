@@ -218,3 +218,6 @@ impl TopicMaker {
 fn count_topics(log: &Log, router: &Router, route: usize) -> usize {
     log.topics().iter().filter(|topic| router.route_writes(route, topic.name().as_str())).count()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What subscribers see: only messages made here, only of topics that routes write, and where they begin.
+
+use super::*;
+use crate::testing::{Node, START_MS, config, publish, route, topic_rule};
+use headwater_config::Config;
+use headwater_log::batch::{BatchBuilder, Seal};
+use headwater_log::record::{Headers, RecordParts};
+use headwater_mqtt::Store;
+use headwater_mqtt::codec::PublishProperties;
+
+fn topics_of(node: &Node) -> Vec<String> {
+    let all = 0..node.bridge.streams();
+    let partitions = all.filter_map(|n| node.bridge.stream(StreamId(n)));
+    let mut topics: Vec<String> = partitions.map(|p| p.topic().to_string()).collect();
+    topics.dedup();
+    topics
+}
+
+#[test]
+fn streams_are_the_partitions_that_routes_can_write() {
+    let node = Node::new(Config {
+        topics: vec![topic_rule("kafka-only", |_| {})],
+        routes: vec![route("t/{x}", "t.{x}"), route("f", "fixed")],
+        ..config()
+    });
+    assert_eq!(topics_of(&node), ["fixed", "mqtt"]);
+    assert_eq!(node.bridge.streams(), 8);
+    node.take(publish("t/a", b"x"));
+    assert_eq!(topics_of(&node), ["fixed", "mqtt", "t.a"], "numbers are only added");
+    let name = headwater_log::TopicName::new("fixed").unwrap();
+    node.log.add_partitions(&name, 6).unwrap();
+    assert_eq!(node.bridge.streams(), 14);
+    assert_eq!(node.bridge.stream(StreamId(12)).unwrap().topic().as_str(), "fixed");
+}
+
+#[test]
+fn followers_begin_at_the_end_of_what_was_there_and_at_the_start_of_what_is_new() {
+    let mut node = Node::new(Config { routes: vec![route("t/{x}", "t.{x}")], ..config() });
+    node.start();
+    let old = node.take(publish("t/old", b"x"));
+    node.settle(&old);
+    let (_, partition, _) = node.place(&old);
+    let of = |node: &Node, topic: &str| {
+        let all = 0..node.bridge.streams();
+        let found = all.map(StreamId).find(|n| {
+            let p = node.bridge.stream(*n).unwrap();
+            (p.topic().as_str(), p.id().get()) == (topic, partition)
+        });
+        found.unwrap()
+    };
+    assert_eq!(node.bridge.first(of(&node, "t.old")), 0);
+    let (disk, clock) = node.close();
+    let mut node =
+        Node::on(disk, clock, Config { routes: vec![route("t/{x}", "t.{x}")], ..config() });
+    node.start();
+    assert_eq!(node.bridge.first(of(&node, "t.old")), 1);
+    assert_eq!(node.bridge.end(of(&node, "t.old")), 1);
+    let new = node.take(publish("t/new", b"x"));
+    node.settle(&new);
+    assert_eq!(node.bridge.first(of(&node, "t.new")), 0);
+    assert_eq!(node.delivered().len(), 2);
+}
+
+#[test]
+fn a_kafka_clients_record_is_not_trusted() {
+    let mut node = Node::new(config());
+    node.start();
+    let partition = node.partition("mqtt", 0);
+    let mut headers = Headers::default();
+    headers.push("mqtt.topic", b"forged");
+    headers.push("hw", &[1, 0]);
+    let mut builder = BatchBuilder::new();
+    let record = RecordParts {
+        timestamp_ms: START_MS,
+        key: None,
+        value: Some(b"forged"),
+        headers: &headers,
+    };
+    builder.push(&record, 1 << 20).unwrap();
+    let seal = Seal {
+        base_offset: Offset::ZERO,
+        epoch: headwater_log::LeaderEpoch::default(),
+        node_slot: 0,
+        base_sequence: 0,
+    };
+    let mut batch = bytes::BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    batch::readdress(&mut batch, -1, -1, -1);
+    let appended = partition.append_batch(batch).unwrap();
+    node.wait_for("it is committed", || {
+        (partition.positions().high_watermark > appended.last.offset).then_some(())
+    });
+    assert!(node.delivered().is_empty());
+    assert_eq!(node.bridge.counters().unreadable, 0);
+}
+
+#[test]
+fn expired_messages_are_left_out() {
+    let mut node = Node::new(config());
+    let properties =
+        PublishProperties { message_expiry_interval_s: Some(10), ..PublishProperties::default() };
+    let ticket =
+        node.take(headwater_mqtt::codec::Publish { properties, ..publish("a", b"short-lived") });
+    node.start();
+    node.settle(&ticket);
+    let seen = node.delivered();
+    assert_eq!(seen[0].expires_at_ms, Some(START_MS + 10_000));
+    assert_eq!(node.bridge.now_ms(), START_MS);
+    node.clock.advance_ms(10_000);
+    assert!(node.delivered().is_empty());
+    assert_eq!(node.bridge.counters().expired, 1);
+}
+
+#[test]
+fn reading_begins_inside_a_batch_and_below_the_start_is_gone() {
+    let mut node = Node::new(config());
+    let messages: Vec<_> = (0..10).map(|_| publish("a", b"x")).collect();
+    let tickets = node.offer(&messages);
+    node.start();
+    let last = crate::testing::accepted(tickets.into_iter().last().unwrap());
+    node.settle(&last);
+    let (_, partition, _) = node.place(&last);
+    let stream = StreamId(u32::try_from(partition).unwrap());
+    let mut out = Vec::new();
+    assert_eq!(node.bridge.read(stream, 7, 1 << 16, &mut out), Ok(10));
+    assert_eq!(out.iter().map(|m| m.offset).collect::<Vec<_>>(), [7, 8, 9]);
+    let partition = node.bridge.stream(stream).unwrap();
+    partition.delete_before(Offset::new(5).unwrap());
+    node.wait_for("records are deleted", || {
+        (partition.positions().log_start.get() == 5).then_some(())
+    });
+    out.clear();
+    let gone = node.bridge.read(stream, 2, 1 << 16, &mut out);
+    assert_eq!(gone, Err(ReadFailure::Gone { first: 5 }));
+    let gone = node.bridge.read(stream, 99, 1 << 16, &mut out);
+    assert_eq!(gone, Err(ReadFailure::Gone { first: 10 }));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn what_was_dropped_is_in_the_ledger() {
+    let mut node = Node::new(config());
+    node.start();
+    node.bridge.dropped("backpressure", "a/b", 3);
+    node.bridge.dropped("backpressure", "a/b", 2);
+    node.bridge.lost("retention", "reader", StreamId(1), 10, 30);
+    node.bridge.flush_ledger();
+    let counters = node.bridge.counters();
+    assert_eq!(counters.dropped.get("backpressure"), Some(&5));
+    assert_eq!(counters.dropped.get("retention"), Some(&20));
+    assert_eq!(counters.ledger_records, 2);
+    let mut found = Vec::new();
+    node.wait_for("the ledger is committed", || {
+        found.clear();
+        for partition in node.log.topic(crate::topics::LEDGER_TOPIC).unwrap().partitions() {
+            let read = partition.read(Offset::ZERO, 1 << 20, ReadLimit::SyncedAndStable).unwrap();
+            for bytes in &read.batches {
+                for record in batch::records(bytes).unwrap() {
+                    let value = record.unwrap().value.unwrap();
+                    found.push(serde_json::from_slice::<serde_json::Value>(&value).unwrap());
+                }
+            }
+        }
+        (found.len() == 2).then_some(())
+    });
+    found.sort_by_key(|value| value["cause"].to_string());
+    assert_eq!(
+        found,
+        [
+            serde_json::json!({"version": 1, "cause": "backpressure", "mqtt_topic": "a/b",
+                "count": 5, "first_ms": START_MS, "last_ms": START_MS}),
+            serde_json::json!({"version": 1, "cause": "retention", "topic": "mqtt",
+                "partition": 1, "subscriber": "reader", "from": 10, "to": 30, "count": 20,
+                "first_ms": START_MS, "last_ms": START_MS}),
+        ]
+    );
+    node.bridge.flush_ledger();
+    assert_eq!(node.bridge.counters().ledger_records, 2, "nothing is written twice");
+}
