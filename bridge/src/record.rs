@@ -32,7 +32,7 @@
 //! |---|---|
 //! | 1 | client identifier of the publisher, UTF-8 |
 //! | 2 | u32 big-endian: message expiry interval in seconds, counted from the record's timestamp |
-//! | 3 | u8: how many headers directly before `hw` came from the route; absent for none |
+//! | 3 | u16 big-endian: how many headers directly before `hw` came from the route; absent for none |
 //! | 4 | evidence for exactly-once from the publisher, kept free: u16 big-endian packet identifier, u32 big-endian count of its uses |
 
 use headwater_log::record::{Headers, Record};
@@ -184,9 +184,9 @@ fn write_hw(
         write_field(TAG_EXPIRY, &interval_s.to_be_bytes(), out);
     }
     if route_headers > 0 {
-        let count = u8::try_from(route_headers).unwrap_or(u8::MAX);
-        debug_assert_eq!(usize::from(count), route_headers, "a route adds at most 255 headers");
-        write_field(TAG_ROUTE_HEADERS, &[count], out);
+        let count = u16::try_from(route_headers).unwrap_or(u16::MAX);
+        debug_assert_eq!(usize::from(count), route_headers, "a route adds at most 65535 headers");
+        write_field(TAG_ROUTE_HEADERS, &count.to_be_bytes(), out);
     }
 }
 
@@ -326,8 +326,8 @@ impl<'a> Hw<'a> {
                     hw.expiry_interval_s = Some(u32::from_be_bytes(seconds));
                 }
                 TAG_ROUTE_HEADERS => {
-                    let [count] = value else { return Err(Hidden::Malformed) };
-                    hw.route_headers = usize::from(*count);
+                    let count = <[u8; 2]>::try_from(value).map_err(|_| Hidden::Malformed)?;
+                    hw.route_headers = usize::from(u16::from_be_bytes(count));
                 }
                 _ => {}
             }

@@ -159,7 +159,7 @@ fn the_stored_form_byte_for_byte() {
         ]
     );
     let expected =
-        [&[1, 0b0111_0101, 1, 6][..], b"pump-1", &[2, 4, 1, 2, 3, 4], &[3, 1, 1]].concat();
+        [&[1, 0b0111_0101, 1, 6][..], b"pump-1", &[2, 4, 1, 2, 3, 4], &[3, 2, 0, 1]].concat();
     assert_eq!(hw(&record), expected);
     assert_eq!(record.headers[0].1.as_deref(), Some(&b"plant/a"[..]));
 }
@@ -228,6 +228,7 @@ fn what_is_not_a_message_is_hidden() {
         &[1, 0, 1, 0x80, 0x80, 0x80, 0],
         &[1, 0, 1, 1, 0xff],
         &[1, 0, 2, 1, 0],
+        &[1, 0, 3, 2, 0, 1],
         &[1, 0, 3, 1, 1],
         &[1, 0, 3, 0],
     ] {
