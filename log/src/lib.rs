@@ -1,13 +1,27 @@
 //! Headwater's partition log: Kafka's record batches and file layout behind one commit journal.
 
 pub mod batch;
+mod catalog;
+mod checkpoint;
 pub mod clock;
+mod commit;
 pub mod disk;
+mod encoding;
+mod engine;
 mod ids;
+mod journal;
 mod log;
 pub mod metadata;
 mod partition;
 pub mod record;
+mod recovery;
+mod retention;
+mod segment;
+mod shared;
+mod superblock;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 pub use log::{Log, LogOptions, LogStats, OpenError, Recovery, Running, Topic};

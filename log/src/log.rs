@@ -1,11 +1,18 @@
-//! The log of a node: topics, commit thread, recovery.
+//! The log of a node, as the rest of the process sees it.
+//!
+//! Invariant: everything here may be called from any thread at any time; nothing but `open`, `close`, `next_producer_id` and the
+//! steps waits for a disk.
+//! Neighbours: `engine` does the work, `recovery` opens, `threads` runs.
 
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::metadata::{Refusal, TopicSettings};
+use crate::engine::Engine;
+use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
+use crate::threads::Threads;
 use crate::{Partition, PartitionId, TopicId, TopicName};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// All that `Log::open` needs to know.
@@ -50,6 +57,9 @@ pub struct Recovery {
     pub bytes_replayed: u64,
     /// Findings that need a person, one sentence each: damage, lost ranges, a copied directory.
     pub findings: Vec<String>,
+    /// The directory was last used on another machine: it was moved, or copied. An uplink must take new producer ids at its
+    /// centre, so that a copy never passes for its twin.
+    pub moved_machine: bool,
     /// How long it took.
     pub took: Duration,
 }
@@ -126,43 +136,73 @@ pub struct LogStats {
 
 /// The log of a node. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Log {}
+pub struct Log {
+    engine: Arc<Engine>,
+}
 
 /// A topic and its partitions. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Topic {}
+pub struct Topic {
+    inner: Arc<TopicInner>,
+}
+
+#[derive(Debug)]
+struct TopicInner {
+    name: TopicName,
+    id: TopicId,
+    settings: TopicSettings,
+    partitions: Vec<Arc<Partition>>,
+}
 
 impl Topic {
+    pub(crate) fn new(metadata: &TopicMetadata, partitions: Vec<Arc<Partition>>) -> Self {
+        Self {
+            inner: Arc::new(TopicInner {
+                name: metadata.name.clone(),
+                id: metadata.id,
+                settings: metadata.settings.clone(),
+                partitions,
+            }),
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &TopicName {
-        unimplemented!()
+        &self.inner.name
     }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> TopicId {
-        unimplemented!()
+        self.inner.id
     }
-    /// Its settings.
+
+    /// Its settings, as they were when it was looked up.
     #[must_use]
     pub fn settings(&self) -> &TopicSettings {
-        unimplemented!()
+        &self.inner.settings
     }
+
     /// Its partitions; index = partition number.
     #[must_use]
     pub fn partitions(&self) -> &[Arc<Partition>] {
-        unimplemented!()
+        &self.inner.partitions
     }
+
     /// One partition.
     #[must_use]
-    pub fn partition(&self, _id: PartitionId) -> Option<&Arc<Partition>> {
-        unimplemented!()
+    pub fn partition(&self, id: PartitionId) -> Option<&Arc<Partition>> {
+        self.inner.partitions.get(usize::try_from(id.get()).ok()?)
     }
 }
 
-/// The threads of an open log (commit, checkpoint and retention). Dropping it without `close` is a crash.
+/// The threads of an open log (commit, checkpoint and retention). Dropping it without `close` is a crash: nothing more is
+/// committed, and the lock on the directory is let go.
 #[derive(Debug)]
-pub struct Running {}
+pub struct Running {
+    threads: Threads,
+}
 
 impl Running {
     /// Commits what was appended, syncs, checkpoints and ends the threads. Blocks.
@@ -170,7 +210,7 @@ impl Running {
     /// # Errors
     /// What failed; the directory is then left as after a crash, which loses nothing acknowledged.
     pub fn close(self) -> Result<(), String> {
-        unimplemented!()
+        self.threads.close()
     }
 }
 
@@ -180,32 +220,74 @@ impl Log {
     /// # Errors
     /// [`OpenError`]; the directory is unchanged then.
     pub fn open(
-        _options: LogOptions,
-        _disk: Arc<dyn Disk>,
-        _clock: Arc<dyn Clock>,
+        options: LogOptions,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Self, Recovery), OpenError> {
-        unimplemented!()
+        let (engine, recovery) = crate::recovery::open(options, disk, clock)?;
+        Ok((Self { engine: Arc::new(engine) }, recovery))
     }
+
     /// Starts the threads. Call once, after holds are registered; until then nothing is committed and nothing deleted.
     #[must_use]
     pub fn start(&self) -> Running {
-        unimplemented!()
+        Running { threads: Threads::start(&self.engine) }
     }
+
+    /// Runs one commit cycle on the calling thread; `false` when nothing waited. For a node that is stepped instead of started.
+    pub fn step_commit(&self) -> bool {
+        self.engine.committer.lock().step(&self.engine)
+    }
+
+    /// Runs one checkpoint on the calling thread. For a node that is stepped instead of started.
+    ///
+    /// # Errors
+    /// What failed; the log is offline then.
+    pub fn step_checkpoint(&self) -> Result<(), String> {
+        if let Some(reason) = self.engine.shared.offline() {
+            return Err(reason);
+        }
+        let cycle = self.engine.checkpoint(false)?;
+        self.engine.committer.lock().journal.release(cycle);
+        Ok(())
+    }
+
+    /// Runs one round of upkeep on the calling thread: retention, syncs of `memory` topics, probes for room, and one file of
+    /// the journal's ring if one is missing. For a node that is stepped instead of started.
+    pub fn step_upkeep(&self) {
+        if let Err(e) = self.engine.maker.make_one() {
+            tracing::warn!(error = %e, "could not make a journal file ahead of need");
+        }
+        self.engine.upkeep_step();
+    }
+
+    /// Commits what waits, checkpoints and lets the directory go, on the calling thread. For a node that is stepped.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn step_close(&self) -> Result<(), String> {
+        self.engine.close()
+    }
+
     /// The topic of that name, internal ones included.
     #[must_use]
-    pub fn topic(&self, _name: &str) -> Option<Topic> {
-        unimplemented!()
+    pub fn topic(&self, name: &str) -> Option<Topic> {
+        let name = TopicName::new(name)?;
+        self.engine.topics.read().get(&name).cloned()
     }
+
     /// All topics, internal ones included, in the order of their names.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
-        unimplemented!()
+        self.engine.topics.read().values().cloned().collect()
     }
+
     /// Counts changes of metadata: cached lookups are good as long as it stands still.
     #[must_use]
     pub fn metadata_version(&self) -> u64 {
-        unimplemented!()
+        self.engine.version.load(Ordering::Acquire)
     }
+
     /// Creates a topic. Usable at once; its creation is journalled ahead of its first record. Who must answer only when
     /// it is durable waits for [`Log::committed`] of the returned cycle.
     ///
@@ -213,69 +295,125 @@ impl Log {
     /// [`Refusal`].
     pub fn create_topic(
         &self,
-        _name: &TopicName,
-        _partitions: u32,
-        _settings: TopicSettings,
+        name: &TopicName,
+        partitions: u32,
+        settings: TopicSettings,
     ) -> Result<(Topic, u64), Refusal> {
-        unimplemented!()
+        let mut id = self
+            .engine
+            .shared
+            .disk
+            .random_id()
+            .map_err(|e| Refusal::Offline(format!("no randomness for a topic id: {e}")))?;
+        // RFC 9562: version 4, variant 10.
+        id[6] = (id[6] & 0x0f) | 0x40;
+        id[8] = (id[8] & 0x3f) | 0x80;
+        let id = TopicId::from_bytes(id);
+        let command = Command::CreateTopic { name: name.clone(), id, partitions, settings };
+        let sequence = self.engine.command(&command)?;
+        Ok((self.known(name)?, sequence))
     }
-    /// Changes a topic's settings (all but the partition count).
+
+    fn known(&self, name: &TopicName) -> Result<Topic, Refusal> {
+        self.topic(name.as_str()).ok_or_else(|| Refusal::UnknownTopic(name.to_string()))
+    }
+
+    /// Changes a topic's settings (all but the partition count). A changed durability comes into force with a checkpoint, at
+    /// the next commit of each partition.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn alter_topic(&self, _name: &TopicName, _settings: TopicSettings) -> Result<u64, Refusal> {
-        unimplemented!()
+    pub fn alter_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<u64, Refusal> {
+        self.engine.command(&Command::AlterTopic { name: name.clone(), settings })
     }
-    /// Adds partitions.
+
+    /// Adds partitions; `partitions` is how many there are then in all.
     ///
     /// # Errors
     /// [`Refusal`].
     pub fn add_partitions(
         &self,
-        _name: &TopicName,
-        _partitions: u32,
+        name: &TopicName,
+        partitions: u32,
     ) -> Result<(Topic, u64), Refusal> {
-        unimplemented!()
+        let command = Command::AddPartitions { name: name.clone(), partitions };
+        let sequence = self.engine.command(&command)?;
+        Ok((self.known(name)?, sequence))
     }
+
     /// Deletes a topic: journalled first, then its folder is renamed aside and removed.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn delete_topic(&self, _name: &TopicName) -> Result<u64, Refusal> {
-        unimplemented!()
+    pub fn delete_topic(&self, name: &TopicName) -> Result<u64, Refusal> {
+        self.engine.command(&Command::DeleteTopic { name: name.clone() })
     }
+
     /// Whether the given commit cycle (from a metadata change) is synced; an error when it never will be.
     ///
     /// # Errors
     /// The log went offline.
-    pub fn committed(&self, _cycle: u64) -> Result<bool, Refusal> {
-        unimplemented!()
+    pub fn committed(&self, cycle: u64) -> Result<bool, Refusal> {
+        if self.engine.committed_sequence.load(Ordering::Acquire) >= cycle {
+            return Ok(true);
+        }
+        match self.engine.shared.offline() {
+            Some(reason) => Err(Refusal::Offline(reason)),
+            None => Ok(false),
+        }
     }
-    /// A block of producer ids for idempotent producers, never given out before or after (durable before return). May wait for a commit.
+
+    /// A producer id for an idempotent producer, never given out before or after (durable before return). May wait for a commit.
     ///
     /// # Errors
     /// [`Refusal::Offline`].
     pub fn next_producer_id(&self) -> Result<i64, Refusal> {
-        unimplemented!()
+        self.engine.next_producer_id()
     }
+
     /// A counter that moves whenever positions, holds or metadata moved: once per commit cycle, not per record. Await `changed()`.
     #[must_use]
     pub fn moved(&self) -> tokio::sync::watch::Receiver<u64> {
-        unimplemented!()
+        self.engine.shared.moved.subscribe()
     }
+
     /// The directory's id: random, made with it; the Kafka cluster id is derived from it.
     #[must_use]
     pub fn directory_id(&self) -> [u8; 16] {
-        unimplemented!()
+        self.engine.directory_id
     }
+
     /// Counters at this moment.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        unimplemented!()
+        let shared = &self.engine.shared;
+        let c = &shared.counters;
+        let get = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        let mut sync_histogram = [0; 16];
+        for (to, from) in sync_histogram.iter_mut().zip(&c.sync_histogram) {
+            *to = get(from);
+        }
+        LogStats {
+            cycles: get(&c.cycles),
+            journal_bytes: get(&c.journal_bytes),
+            committed_bytes: get(&c.committed_bytes),
+            sync_ns: get(&c.sync_ns),
+            sync_ns_max: get(&c.sync_ns_max),
+            sync_histogram,
+            journal_used_bytes: get(&c.journal_used_bytes),
+            journal_size_bytes: get(&c.journal_size_bytes),
+            ring_waits: get(&c.ring_waits),
+            uncommitted_bytes: shared.uncommitted_bytes.load(Ordering::Relaxed) as u64,
+            oldest_uncommitted_ns: shared.queue.oldest_ns(shared.clock.monotonic_ns()),
+            checkpoints: get(&c.checkpoints),
+            offline: shared.offline(),
+            disk_full: c.partitions_full.load(Ordering::Relaxed) > 0,
+        }
     }
+
     /// The clock given to `open`.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        unimplemented!()
+        &self.engine.shared.clock
     }
 }

@@ -1,0 +1,270 @@
+//! The catalog: what a checkpoint says, in one of two slots, so that a start reads one file and walks no folder.
+//!
+//! Files `catalog.a` and `catalog.b`, written in turn; the intact one with the higher sequence counts. Little-endian:
+//!
+//! | byte | field |
+//! |---|---|
+//! | 0 | magic `HWCATALG` |
+//! | 8 | version u32 = 1 |
+//! | 12 | zero u32 |
+//! | 16 | sequence u64 |
+//! | 24 | length u64 of what follows the 40 bytes |
+//! | 32 | CRC-32C u32 of what follows |
+//! | 36 | CRC-32C u32 of bytes 0..36 |
+//! | 40 | directory id 16 bytes; flags u8 (1: closed cleanly); generation u64; checkpointed cycle u64; its CRC u32; file u32 and byte u64 where the next cycle begins; log clock i64 ms; metadata sequence u64; metadata (u32 length, list of records); u32 count of partitions |
+//!
+//! Per partition: handle u64; flags u8 (1: `memory` durability, 2: offline); log start i64; end i64; node's next sequence i32;
+//! u32 count of segments: base i64, bytes u64, max timestamp i64, base offset of the batch that has it i64, last append (log
+//! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64; u32 count of producers: id i64, epoch i16, next sequence
+//! i32 (-1 unknown), last timestamp i64, u8 count of batches: first and last sequence i32, leader epoch i32, first and last offset i64.
+//!
+//! Invariant: a slot is overwritten only when the other one is intact and newer than it.
+//! Neighbours: `checkpoint` writes, `recovery` reads.
+
+use crate::disk::{Disk, OpenMode, read_full_at};
+use crate::encoding::{Fields, Put, crc32c};
+use crate::journal::Mark;
+use crate::log::OpenError;
+use crate::partition::epochs::Epochs;
+use crate::partition::producers::Producers;
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+const MAGIC: &[u8; 8] = b"HWCATALG";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 40;
+const NAMES: [&str; 2] = ["catalog.a", "catalog.b"];
+
+const FLAG_CLEAN: u8 = 1;
+const FLAG_MEMORY: u8 = 1;
+const FLAG_OFFLINE: u8 = 2;
+
+/// A segment as the catalog knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    pub(crate) base: i64,
+    pub(crate) bytes: u64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) max_timestamp_base: i64,
+    pub(crate) last_append_ms: i64,
+    pub(crate) first_append_ms: i64,
+}
+
+/// A partition as the catalog knows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PartitionEntry {
+    pub(crate) handle: u64,
+    pub(crate) memory: bool,
+    pub(crate) offline: bool,
+    pub(crate) log_start: i64,
+    pub(crate) end: i64,
+    pub(crate) node_sequence: i32,
+    pub(crate) segments: Vec<SegmentEntry>,
+    pub(crate) epochs: Epochs,
+    pub(crate) producers: Producers,
+}
+
+/// The whole catalog.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalog {
+    pub(crate) sequence: u64,
+    pub(crate) clean: bool,
+    pub(crate) mark: Mark,
+    pub(crate) log_clock_ms: i64,
+    pub(crate) metadata_sequence: u64,
+    pub(crate) metadata: Vec<u8>,
+    pub(crate) partitions: Vec<PartitionEntry>,
+}
+
+impl Catalog {
+    fn encode(&self, directory_id: &[u8; 16]) -> Vec<u8> {
+        let mut out = vec![0; HEAD_BYTES];
+        out.extend_from_slice(directory_id);
+        out.put_u8(if self.clean { FLAG_CLEAN } else { 0 });
+        out.put_u64(self.mark.generation);
+        out.put_u64(self.mark.cycle);
+        out.put_u32(self.mark.crc);
+        out.put_u32(self.mark.slot);
+        out.put_u64(self.mark.at);
+        out.put_i64(self.log_clock_ms);
+        out.put_u64(self.metadata_sequence);
+        out.put_u32(self.metadata.len() as u32);
+        out.extend_from_slice(&self.metadata);
+        out.put_u32(self.partitions.len() as u32);
+        for partition in &self.partitions {
+            partition.encode(&mut out);
+        }
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        head.extend_from_slice(MAGIC);
+        head.put_u32(VERSION);
+        head.put_u32(0);
+        head.put_u64(self.sequence);
+        head.put_u64((out.len() - HEAD_BYTES) as u64);
+        head.put_u32(crc32c(&out[HEAD_BYTES..]));
+        let crc = crc32c(&head);
+        head.put_u32(crc);
+        out[..HEAD_BYTES].copy_from_slice(&head);
+        out
+    }
+
+    fn decode(bytes: &[u8], directory_id: &[u8; 16], head: &Head) -> Option<Self> {
+        let body = bytes.get(HEAD_BYTES..)?.get(..usize::try_from(head.length).ok()?)?;
+        if crc32c(body) != head.crc {
+            return None;
+        }
+        let mut f = Fields::new(body);
+        if &f.array::<16>()? != directory_id {
+            return None;
+        }
+        let clean = f.u8()? & FLAG_CLEAN != 0;
+        let (generation, cycle, crc) = (f.u64()?, f.u64()?, f.u32()?);
+        let mark = Mark { generation, cycle, crc, slot: f.u32()?, at: f.u64()? };
+        let log_clock_ms = f.i64()?;
+        let metadata_sequence = f.u64()?;
+        let length = f.u32()? as usize;
+        let metadata = f.take(length)?.to_vec();
+        let count = f.count(41)?;
+        let mut partitions = Vec::with_capacity(count);
+        for _ in 0..count {
+            partitions.push(PartitionEntry::decode(&mut f)?);
+        }
+        let sequence = head.sequence;
+        f.rest().is_empty().then_some(Self {
+            sequence,
+            clean,
+            mark,
+            log_clock_ms,
+            metadata_sequence,
+            metadata,
+            partitions,
+        })
+    }
+
+    /// The newest intact slot; `None` when there is none.
+    pub(crate) fn read(
+        disk: &dyn Disk,
+        dir: &Path,
+        directory_id: &[u8; 16],
+    ) -> Result<Option<Self>, OpenError> {
+        let mut newest: Option<Self> = None;
+        for name in NAMES {
+            let path = dir.join(name);
+            let io = |source| OpenError::Io { path: path.clone(), source };
+            let file = match disk.open(&path, OpenMode::Read) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(io(e)),
+            };
+            let size = file.size_bytes().map_err(io)?;
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            let n = read_full_at(&*file, &mut bytes, 0).map_err(io)?;
+            bytes.truncate(n);
+            let Some(head) = Head::decode(&bytes, dir, name)? else { continue };
+            if newest.as_ref().is_some_and(|c| c.sequence > head.sequence) {
+                continue;
+            }
+            if let Some(catalog) = Self::decode(&bytes, directory_id, &head) {
+                newest = Some(catalog);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Writes the slot of this sequence and syncs it; returns the bytes written.
+    pub(crate) fn write(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        directory_id: &[u8; 16],
+    ) -> io::Result<()> {
+        let bytes = self.encode(directory_id);
+        let file = disk.open(&dir.join(NAMES[(self.sequence % 2) as usize]), OpenMode::Create)?;
+        // The file keeps the largest length it ever had: `length` says what counts.
+        file.write_at(&[IoSlice::new(&bytes)], 0)?;
+        file.sync_data()
+    }
+}
+
+struct Head {
+    sequence: u64,
+    length: u64,
+    crc: u32,
+}
+
+impl Head {
+    fn decode(bytes: &[u8], dir: &Path, name: &str) -> Result<Option<Self>, OpenError> {
+        let mut f = Fields::new(bytes);
+        if f.array::<8>().as_ref() != Some(MAGIC) {
+            return Ok(None);
+        }
+        if let Some(version) = f.u32().filter(|v| *v > VERSION) {
+            return Err(OpenError::FromTheFuture {
+                dir: dir.to_owned(),
+                detail: format!("{name} has version {version}, this program knows {VERSION}"),
+            });
+        }
+        let read = (|| {
+            f.u32()?;
+            let head = Self { sequence: f.u64()?, length: f.u64()?, crc: f.u32()? };
+            (f.u32()? == crc32c(&bytes[..HEAD_BYTES - 4])).then_some(head)
+        })();
+        Ok(read)
+    }
+}
+
+impl PartitionEntry {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.handle);
+        let flag = |on, flag| if on { flag } else { 0 };
+        out.put_u8(flag(self.memory, FLAG_MEMORY) | flag(self.offline, FLAG_OFFLINE));
+        out.put_i64(self.log_start);
+        out.put_i64(self.end);
+        out.put_i32(self.node_sequence);
+        out.put_u32(self.segments.len() as u32);
+        for segment in &self.segments {
+            out.put_i64(segment.base);
+            out.put_u64(segment.bytes);
+            out.put_i64(segment.max_timestamp);
+            out.put_i64(segment.max_timestamp_base);
+            out.put_i64(segment.last_append_ms);
+            out.put_i64(segment.first_append_ms);
+        }
+        self.epochs.encode(out);
+        self.producers.encode(out);
+    }
+
+    fn decode(f: &mut Fields<'_>) -> Option<Self> {
+        let handle = f.u64()?;
+        let flags = f.u8()?;
+        let (log_start, end, node_sequence) = (f.i64()?, f.i64()?, f.i32()?);
+        if log_start < 0 || end < log_start || node_sequence < 0 {
+            return None;
+        }
+        let count = f.count(48)?;
+        let mut segments = Vec::with_capacity(count);
+        for _ in 0..count {
+            segments.push(SegmentEntry {
+                base: f.i64().filter(|b| *b >= 0)?,
+                bytes: f.u64()?,
+                max_timestamp: f.i64()?,
+                max_timestamp_base: f.i64()?,
+                last_append_ms: f.i64()?,
+                first_append_ms: f.i64()?,
+            });
+        }
+        if !segments.is_sorted_by(|a, b| a.base < b.base) {
+            return None;
+        }
+        Some(Self {
+            handle,
+            memory: flags & FLAG_MEMORY != 0,
+            offline: flags & FLAG_OFFLINE != 0,
+            log_start,
+            end,
+            node_sequence,
+            segments,
+            epochs: Epochs::decode(f)?,
+            producers: Producers::decode(f)?,
+        })
+    }
+}

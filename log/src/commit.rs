@@ -1,0 +1,299 @@
+//! The commit cycle (step 8): one journal write and one sync for everything that waits, whatever the number of partitions.
+//!
+//! From the partitions' open batches; to readers and waiters, who are told once per cycle. [`Committer::step`] is one cycle and
+//! knows no threads; whoever holds the committer may run it.
+//!
+//! Invariant: nothing is published before the sync of the cycle that holds it has ended, and after a failed write or sync
+//! nothing is published ever again.
+//! Neighbours: `partition::commit` gives and takes batches, `journal` writes, `checkpoint` is run inline when the ring is full.
+
+use crate::Offset;
+use crate::engine::Engine;
+use crate::journal::cycle::{End, batches_overhead};
+use crate::journal::ring::Room;
+use crate::journal::{CycleBuilder, Journal};
+use crate::partition::{Partition, PlanError, Taken};
+use crate::shared::Controls;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A partition with at least this much committed and unwritten is written to its segment after the cycle.
+const FLUSH_BYTES: usize = 64 << 10;
+/// A `memory` topic's partition writes at most this much per cycle.
+const MEMORY_BYTES_MAX: usize = 4 << 20;
+/// A cycle keeps this much for its header and padding.
+const CYCLE_MARGIN_BYTES: u64 = 8 << 10;
+
+/// The committer's own state.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(crate) journal: Journal,
+    cycle: CycleBuilder,
+    waiting: Vec<Arc<Partition>>,
+    /// What the cycle before committed, named again in the next one.
+    previous: Vec<End>,
+    /// Committed batches in memory, oldest first: (partition, end).
+    resident: VecDeque<(Arc<Partition>, Offset)>,
+}
+
+/// What one cycle gathered.
+#[derive(Default)]
+struct Gathered {
+    journalled: Vec<Taken>,
+    unjournalled: Vec<Taken>,
+    again: Vec<Arc<Partition>>,
+    sequence: Option<u64>,
+    log_starts: Vec<(Arc<Partition>, i64)>,
+    deleted: Vec<Arc<Partition>>,
+}
+
+impl Committer {
+    pub(crate) fn new(journal: Journal) -> Self {
+        Self {
+            journal,
+            cycle: CycleBuilder::default(),
+            waiting: Vec::new(),
+            previous: Vec::new(),
+            resident: VecDeque::new(),
+        }
+    }
+
+    /// Runs one cycle. `false` when nothing waited or the log is offline.
+    pub(crate) fn step(&mut self, engine: &Engine) -> bool {
+        let shared = &engine.shared;
+        if shared.is_offline() {
+            return false;
+        }
+        shared.queue.take(&mut self.waiting);
+        let controls = take_controls(&mut shared.controls.lock(), engine.limits.control_bytes_max);
+        if self.waiting.is_empty() && controls.is_empty() {
+            return false;
+        }
+        engine.tick_log_clock();
+        match self.cycle(engine, controls) {
+            Ok(()) => true,
+            Err(reason) => {
+                shared.go_offline(reason);
+                false
+            }
+        }
+    }
+
+    fn cycle(&mut self, engine: &Engine, controls: Controls) -> Result<(), String> {
+        let shared = &engine.shared;
+        self.cycle.clear();
+        self.previous.truncate(engine.limits.ends_max);
+        self.cycle.ends(&self.previous);
+        let empty_bytes = self.cycle.length();
+        let mut gathered = self.gather_controls(controls);
+        // A deletion is synced and carried out before anything else happens, so that a topic made again under
+        // its name finds the place free.
+        if gathered.deleted.is_empty() {
+            self.switch_durability(engine)?;
+            let controls = self.cycle.length() > empty_bytes;
+            self.gather_batches(engine, &mut gathered, controls)?;
+        }
+        for taken in &gathered.unjournalled {
+            taken.partition.publish(taken);
+            taken.partition.flush()?;
+            taken.partition.publish_written(taken.end());
+            shared.memory_bytes_since_checkpoint.fetch_add(taken.bytes as u64, Ordering::Relaxed);
+        }
+        if !gathered.unjournalled.is_empty() && !gathered.journalled.is_empty() {
+            // Readers of `memory` topics need not wait for the sync.
+            shared.notify();
+        }
+        if self.cycle.length() > empty_bytes {
+            self.write(engine, &gathered)?;
+        }
+        self.publish(engine, gathered)
+    }
+
+    fn gather_controls(&mut self, controls: Controls) -> Gathered {
+        let mut gathered = Gathered::default();
+        for (sequence, record) in &controls.metadata {
+            self.cycle.metadata(*sequence, record);
+            gathered.sequence = Some(*sequence);
+        }
+        for (partition, offset) in &controls.log_starts {
+            self.cycle.log_start(partition.handle(), *offset);
+        }
+        gathered.log_starts = controls.log_starts;
+        gathered.deleted = controls.deleted.into_iter().map(|(_, partition)| partition).collect();
+        gathered
+    }
+
+    /// Puts changed durabilities into force: with a checkpoint between, so that a recovery finds each byte in one place.
+    fn switch_durability(&mut self, engine: &Engine) -> Result<(), String> {
+        let switching: Vec<_> =
+            self.waiting.iter().filter(|p| p.wants_other_durability()).cloned().collect();
+        if switching.is_empty() {
+            return Ok(());
+        }
+        for partition in &switching {
+            partition.switch_durability();
+        }
+        let cycle = engine.checkpoint(false)?;
+        self.journal.release(cycle);
+        Ok(())
+    }
+
+    fn gather_batches(
+        &mut self,
+        engine: &Engine,
+        gathered: &mut Gathered,
+        controls: bool,
+    ) -> Result<(), String> {
+        let cycle_bytes_max = engine.limits.cycle_bytes_max;
+        let mut frames: Vec<Bytes> = Vec::new();
+        for partition in std::mem::take(&mut self.waiting) {
+            let memory = partition.is_memory();
+            let left = cycle_bytes_max.saturating_sub(self.cycle.size_bytes() + CYCLE_MARGIN_BYTES);
+            let left = usize::try_from(left).unwrap_or(0).saturating_sub(batches_overhead());
+            let room = if memory { MEMORY_BYTES_MAX } else { left };
+            // A batch larger than a cycle usually is goes alone; appends made sure that a file has room for it.
+            let force = memory || (gathered.journalled.is_empty() && !controls);
+            match partition.take(room, force) {
+                Ok(None) => {}
+                Ok(Some(taken)) => {
+                    if taken.more {
+                        gathered.again.push(partition);
+                    }
+                    if taken.batches.is_empty() {
+                        continue;
+                    }
+                    if memory {
+                        gathered.unjournalled.push(taken);
+                    } else {
+                        frames.extend(taken.batches.iter().map(|b| b.bytes.clone()));
+                        self.cycle.batches(taken.partition.handle(), &frames);
+                        frames.clear();
+                        gathered.journalled.push(taken);
+                    }
+                }
+                Err(PlanError::Full) => {
+                    tracing::warn!(?partition, "the disk is full: what is not committed is lost");
+                    partition.cut(engine.next_epoch());
+                    engine.note_full(&partition);
+                }
+                Err(PlanError::Io(reason)) => return Err(reason),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, engine: &Engine, gathered: &Gathered) -> Result<(), String> {
+        let shared = &engine.shared;
+        let say = |what| move |e: std::io::Error| format!("{what} the journal: {e}");
+        let size = self.cycle.size_bytes();
+        while self.journal.make_room(size).map_err(say("making room in"))? == Room::Full {
+            shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
+            let before = self.journal.used_bytes();
+            let cycle = engine.checkpoint(false)?;
+            self.journal.release(cycle);
+            if self.journal.used_bytes() >= before {
+                return Err(format!(
+                    "the journal's files have no room for a cycle of {size} bytes"
+                ));
+            }
+        }
+        let bytes = self.journal.write(&mut self.cycle).map_err(say("writing"))?;
+        for taken in &gathered.journalled {
+            taken.partition.note_written(taken.end());
+        }
+        let began = shared.clock.monotonic_ns();
+        self.journal.sync().map_err(say("syncing"))?;
+        shared.counters.note_sync(shared.clock.monotonic_ns().saturating_sub(began));
+        shared.counters.journal_bytes.fetch_add(bytes, Ordering::Relaxed);
+        shared.counters.cycles.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn publish(&mut self, engine: &Engine, gathered: Gathered) -> Result<(), String> {
+        let shared = &engine.shared;
+        self.previous.clear();
+        let mut committed = 0;
+        let mut full = Vec::new();
+        for taken in &gathered.journalled {
+            let end = End {
+                handle: taken.partition.handle(),
+                first: taken.first().get(),
+                end: taken.end().get(),
+            };
+            self.previous.push(end);
+            committed += taken.bytes;
+            if taken.partition.publish(taken) >= FLUSH_BYTES {
+                full.push(Arc::clone(&taken.partition));
+            }
+        }
+        committed += gathered.unjournalled.iter().map(|t| t.bytes).sum::<usize>();
+        shared.counters.committed_bytes.fetch_add(committed as u64, Ordering::Relaxed);
+        if let Some(sequence) = gathered.sequence {
+            engine.committed_sequence.fetch_max(sequence, Ordering::AcqRel);
+        }
+        for (partition, offset) in &gathered.log_starts {
+            partition.note_log_start_synced(*offset);
+        }
+        // After everything of the cycle is published: a checkpoint that captures it finds it all committed.
+        *engine.mark.lock() = self.journal.mark();
+        shared.queue.committed();
+        shared.notify();
+        for partition in &gathered.deleted {
+            engine.put_aside(partition);
+        }
+        for partition in full {
+            partition.flush()?;
+        }
+        for taken in gathered.journalled.iter().chain(&gathered.unjournalled) {
+            self.resident.push_back((Arc::clone(&taken.partition), taken.end()));
+        }
+        self.evict(engine)?;
+        for partition in gathered.again {
+            partition.requeue();
+        }
+        let used = self.journal.used_bytes();
+        shared.counters.journal_used_bytes.store(used, Ordering::Relaxed);
+        let ring = self.journal.ring_bytes();
+        shared.counters.journal_size_bytes.store(ring, Ordering::Relaxed);
+        let memory = shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed);
+        if used.max(memory) * 2 >= ring {
+            engine.ask_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Keeps the memory of the tails below its limit: oldest batches first, written to their segments if they are not yet.
+    fn evict(&mut self, engine: &Engine) -> Result<(), String> {
+        while engine.shared.tail_bytes.load(Ordering::Relaxed) > engine.options.tail_bytes_max {
+            let Some((partition, end)) = self.resident.pop_front() else { return Ok(()) };
+            if !partition.is_flushed(end) {
+                partition.flush()?;
+            }
+            partition.evict(end);
+        }
+        Ok(())
+    }
+}
+
+/// Takes what one cycle has room for, in order; up to and with the first deletion.
+fn take_controls(waiting: &mut Controls, bytes_max: usize) -> Controls {
+    let mut taken =
+        Controls { log_starts: std::mem::take(&mut waiting.log_starts), ..Controls::default() };
+    let mut bytes = 0;
+    while let Some((sequence, record)) = waiting.metadata.pop_front() {
+        bytes += record.len();
+        let sequence_taken = sequence;
+        taken.metadata.push_back((sequence, record));
+        let (deleted, rest) = std::mem::take(&mut waiting.deleted)
+            .into_iter()
+            .partition(|(deletion, _)| *deletion <= sequence_taken);
+        waiting.deleted = rest;
+        taken.deleted = deleted;
+        if bytes >= bytes_max || !taken.deleted.is_empty() {
+            break;
+        }
+    }
+    taken
+}

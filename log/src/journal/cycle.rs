@@ -1,0 +1,348 @@
+//! One cycle of the journal: the unit of commit, atomic as a whole.
+//!
+//! | byte | field |
+//! |---|---|
+//! | 0 | magic `HWCY` |
+//! | 4 | version u16 = 1 |
+//! | 6 | zero u16 |
+//! | 8 | directory id, 16 bytes |
+//! | 24 | generation u64: of the run that wrote it |
+//! | 32 | number u64: one more than the cycle before |
+//! | 40 | synced through u64: every cycle up to here had been synced when this one was written |
+//! | 48 | CRC u32 of the header of the cycle before |
+//! | 52 | length u32 of the frames |
+//! | 56 | CRC-32C u32 of the frames |
+//! | 60 | CRC-32C u32 of bytes 0..60 |
+//! | 64 | frames, then zeros to a multiple of 4096 |
+//!
+//! A frame:
+//!
+//! | byte | field |
+//! |---|---|
+//! | 0 | kind u8 |
+//! | 1 | zeros, 3 bytes |
+//! | 4 | length u32 of what follows the frame's 16 bytes |
+//! | 8 | handle u64 of the partition, 0 for kinds 1 and 4 |
+//! | 16 | by kind, below |
+//!
+//! | kind | holds |
+//! |---|---|
+//! | 1 metadata | sequence u64, then one record of `metadata` |
+//! | 2 log start | offset i64: nothing below is readable any more |
+//! | 3 batches | whole record batches in offset order, as they stand in the segment |
+//! | 4 ends | what the cycle before committed: (handle u64, first offset i64, end offset i64) each; names the loss exactly, should that cycle rot |
+//!
+//! Kinds 5 to 8 are kept for truncate, roll, epoch and compaction swap. Control frames (1, 2, 4) stand before the batches.
+//!
+//! Invariant: what decodes was written whole by this directory; lengths are checked before anything is sliced.
+
+use super::BLOCK_BYTES;
+use crate::encoding::{Fields, Put, crc32c};
+use bytes::Bytes;
+use std::io::IoSlice;
+
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const FRAME_HEADER_BYTES: usize = 16;
+const MAGIC: &[u8; 4] = b"HWCY";
+const VERSION: u16 = 1;
+/// Batches of at least this size are written from where they lie instead of being copied together.
+const COPY_BYTES_MAX: usize = 8 << 10;
+
+const KIND_METADATA: u8 = 1;
+const KIND_LOG_START: u8 = 2;
+const KIND_BATCHES: u8 = 3;
+const KIND_ENDS: u8 = 4;
+
+/// What a partition got from one cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) handle: u64,
+    pub(crate) first: i64,
+    pub(crate) end: i64,
+}
+
+/// Identity of a cycle in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) generation: u64,
+    pub(crate) number: u64,
+    pub(crate) synced_through: u64,
+    pub(crate) previous_crc: u32,
+    pub(crate) length: u32,
+    pub(crate) frames_crc: u32,
+    /// CRC of this header: what the next cycle names.
+    pub(crate) crc: u32,
+}
+
+impl Header {
+    /// `None` for anything but an intact header of this directory.
+    pub(crate) fn decode(bytes: &[u8], directory_id: &[u8; 16]) -> Option<Self> {
+        let header = bytes.get(..HEADER_BYTES)?;
+        let mut fields = Fields::new(header);
+        if &fields.array::<4>()? != MAGIC || fields.u16()? != VERSION {
+            return None;
+        }
+        fields.u16()?;
+        if &fields.array::<16>()? != directory_id {
+            return None;
+        }
+        let decoded = Self {
+            generation: fields.u64()?,
+            number: fields.u64()?,
+            synced_through: fields.u64()?,
+            previous_crc: fields.u32()?,
+            length: fields.u32()?,
+            frames_crc: fields.u32()?,
+            crc: fields.u32()?,
+        };
+        (crc32c(&header[..HEADER_BYTES - 4]) == decoded.crc).then_some(decoded)
+    }
+
+    /// Bytes of the whole cycle, padding included.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        padded(HEADER_BYTES as u64 + u64::from(self.length))
+    }
+}
+
+pub(crate) const fn padded(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// Bytes that a partition's batches take in a cycle beside themselves.
+pub(crate) const fn batches_overhead() -> usize {
+    FRAME_HEADER_BYTES + 24
+}
+
+enum Piece {
+    Copied(std::ops::Range<usize>),
+    Shared(Bytes),
+}
+
+/// Gathers one cycle; its memory is used again for the next.
+#[derive(Default)]
+pub(crate) struct CycleBuilder {
+    copied: Vec<u8>,
+    pieces: Vec<Piece>,
+    length: usize,
+    open_from: usize,
+}
+
+impl std::fmt::Debug for CycleBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CycleBuilder").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl CycleBuilder {
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        self.copied.clear();
+        // A burst must not be paid for with memory for ever.
+        self.copied.shrink_to(1 << 20);
+        self.length = 0;
+        self.open_from = 0;
+    }
+
+    /// Bytes of frames so far.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Bytes it would take on disk now.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        padded((HEADER_BYTES + self.length) as u64)
+    }
+
+    fn frame(&mut self, kind: u8, length: usize, handle: u64) {
+        self.copied.put_u8(kind);
+        self.copied.extend_from_slice(&[0; 3]);
+        // Bounded by the cycle's size, which is checked before batches are added.
+        self.copied.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        self.copied.put_u64(handle);
+        self.length += FRAME_HEADER_BYTES + length;
+    }
+
+    pub(crate) fn metadata(&mut self, sequence: u64, record: &[u8]) {
+        self.frame(KIND_METADATA, 8 + record.len(), 0);
+        self.copied.put_u64(sequence);
+        self.copied.extend_from_slice(record);
+    }
+
+    pub(crate) fn log_start(&mut self, handle: u64, offset: i64) {
+        self.frame(KIND_LOG_START, 8, handle);
+        self.copied.put_i64(offset);
+    }
+
+    pub(crate) fn ends(&mut self, ends: &[End]) {
+        if ends.is_empty() {
+            return;
+        }
+        self.frame(KIND_ENDS, ends.len() * 24, 0);
+        for end in ends {
+            self.copied.put_u64(end.handle);
+            self.copied.put_i64(end.first);
+            self.copied.put_i64(end.end);
+        }
+    }
+
+    pub(crate) fn batches(&mut self, handle: u64, batches: &[Bytes]) {
+        let length = batches.iter().map(Bytes::len).sum();
+        self.frame(KIND_BATCHES, length, handle);
+        for batch in batches {
+            if batch.len() < COPY_BYTES_MAX {
+                self.copied.extend_from_slice(batch);
+            } else {
+                self.pieces.push(Piece::Copied(self.open_from..self.copied.len()));
+                self.open_from = self.copied.len();
+                self.pieces.push(Piece::Shared(batch.clone()));
+            }
+        }
+    }
+
+    /// Completes the header and hands the cycle's slices to `write`.
+    pub(crate) fn finish<T>(
+        &mut self,
+        directory_id: &[u8; 16],
+        header: &mut Header,
+        write: impl FnOnce(&[IoSlice<'_>]) -> T,
+    ) -> T {
+        let padding = self.size_bytes() as usize - HEADER_BYTES - self.length;
+        self.pieces.push(Piece::Copied(self.open_from..self.copied.len()));
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Copied(range) => digest.update(&self.copied[range.clone()]),
+                Piece::Shared(bytes) => digest.update(bytes),
+            }
+        }
+        header.length = u32::try_from(self.length).unwrap_or(u32::MAX);
+        header.frames_crc = digest.finalize() as u32;
+        let mut head = Vec::with_capacity(HEADER_BYTES);
+        head.extend_from_slice(MAGIC);
+        head.put_u16(VERSION);
+        head.put_u16(0);
+        head.extend_from_slice(directory_id);
+        head.put_u64(header.generation);
+        head.put_u64(header.number);
+        head.put_u64(header.synced_through);
+        head.put_u32(header.previous_crc);
+        head.put_u32(header.length);
+        head.put_u32(header.frames_crc);
+        header.crc = crc32c(&head);
+        head.put_u32(header.crc);
+        static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+        let mut slices = Vec::with_capacity(self.pieces.len() + 2);
+        slices.push(IoSlice::new(&head));
+        for piece in &self.pieces {
+            let bytes = match piece {
+                Piece::Copied(range) => &self.copied[range.clone()],
+                Piece::Shared(bytes) => bytes,
+            };
+            if !bytes.is_empty() {
+                slices.push(IoSlice::new(bytes));
+            }
+        }
+        slices.push(IoSlice::new(&ZEROS[..padding]));
+        write(&slices)
+    }
+}
+
+/// A frame read back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    Metadata { sequence: u64, record: &'a [u8] },
+    LogStart { handle: u64, offset: i64 },
+    Batches { handle: u64, at: usize, bytes: &'a [u8] },
+    Ends(Vec<End>),
+}
+
+/// Reads all frames of a cycle whose CRC has been checked; `None` when they do not parse.
+pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
+    let mut fields = Fields::new(bytes);
+    let mut frames = Vec::new();
+    while !fields.rest().is_empty() {
+        let [kind, 0, 0, 0] = fields.array()? else { return None };
+        let length = fields.u32()? as usize;
+        let handle = fields.u64()?;
+        let at = bytes.len() - fields.rest().len();
+        let mut body = Fields::new(fields.take(length)?);
+        frames.push(match kind {
+            KIND_METADATA => Frame::Metadata { sequence: body.u64()?, record: body.rest() },
+            KIND_LOG_START => Frame::LogStart { handle, offset: body.i64()? },
+            KIND_BATCHES => Frame::Batches { handle, at, bytes: body.rest() },
+            KIND_ENDS => {
+                let mut ends = Vec::with_capacity(length / 24);
+                while !body.rest().is_empty() {
+                    ends.push(End { handle: body.u64()?, first: body.i64()?, end: body.i64()? });
+                }
+                Frame::Ends(ends)
+            }
+            _ => return None,
+        });
+    }
+    Some(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            generation: 3,
+            number: 9,
+            synced_through: 8,
+            previous_crc: 77,
+            length: 0,
+            frames_crc: 0,
+            crc: 0,
+        }
+    }
+
+    #[test]
+    fn a_cycle_reads_back_and_every_flipped_bit_shows() {
+        let mut cycle = CycleBuilder::default();
+        cycle.clear();
+        cycle.ends(&[End { handle: 4, first: 10, end: 20 }]);
+        cycle.metadata(5, b"record");
+        cycle.log_start(6, 11);
+        let small = Bytes::from_static(b"small batch");
+        let large = Bytes::from(vec![7; 20_000]);
+        cycle.batches(8, &[small.clone(), large.clone(), small.clone()]);
+        cycle.batches(9, std::slice::from_ref(&large));
+        let mut head = header();
+        let bytes = cycle.finish(&[1; 16], &mut head, |slices| {
+            slices.iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>()
+        });
+        assert_eq!(bytes.len() as u64, cycle.size_bytes());
+        assert_eq!(bytes.len() % 4096, 0);
+        let read = Header::decode(&bytes, &[1; 16]).unwrap();
+        assert_eq!(read, head);
+        assert_eq!(Header::decode(&bytes, &[2; 16]), None);
+        let body = &bytes[HEADER_BYTES..HEADER_BYTES + read.length as usize];
+        assert_eq!(crc32c(body), read.frames_crc);
+        let frames = frames(body).unwrap();
+        assert_eq!(frames.len(), 5);
+        assert_eq!(frames[0], Frame::Ends(vec![End { handle: 4, first: 10, end: 20 }]));
+        assert_eq!(frames[1], Frame::Metadata { sequence: 5, record: b"record" });
+        assert_eq!(frames[2], Frame::LogStart { handle: 6, offset: 11 });
+        let Frame::Batches { handle: 8, bytes, .. } = &frames[3] else { panic!("{frames:?}") };
+        assert_eq!(*bytes, [&small[..], &large, &small].concat());
+        for at in 0..HEADER_BYTES {
+            let mut bad = body.to_vec();
+            bad.splice(0..0, [0; HEADER_BYTES]);
+            bad[at] ^= 1;
+            assert_eq!(Header::decode(&bad, &[1; 16]), None);
+        }
+    }
+
+    #[test]
+    fn frames_of_any_bytes_are_a_value_or_none() {
+        for length in 0..64 {
+            for fill in [0, 1, 2, 3, 4, 255] {
+                let _ = frames(&vec![fill; length]);
+            }
+        }
+        assert!(frames(&[1, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
+    }
+}

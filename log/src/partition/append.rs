@@ -1,0 +1,158 @@
+//! Appending (step 7): offsets and the epoch are assigned here, under the partition's short lock.
+//!
+//! From bridge and the Kafka door; to the commit queue. Invariant: an append that returns an error has stored nothing.
+
+use super::producers::Sequence;
+use super::state::State;
+use super::{AppendError, Appended, Condition, Partition};
+use crate::batch::{self, BatchBuilder, BatchError, BatchHeader, sequence_plus};
+use crate::record::RecordParts;
+use crate::{Offset, Position};
+use bytes::BytesMut;
+use std::sync::atomic::Ordering;
+
+/// An open batch is sealed at this size, however much larger the topic allows one record to be.
+const OPEN_BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// A record cannot take more than this beside its key, value and headers, batch header included.
+const OVERHEAD_BYTES_MAX: usize = 128;
+
+impl Partition {
+    /// Adds records to the open batch under one lock (step 7). Either all are appended or none.
+    /// The batch is sealed by the next commit cycle, by its size limit, or by any other kind of append.
+    /// An empty slice is refused as a batch without records is.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored then.
+    pub fn append(&self, records: &[RecordParts<'_>]) -> Result<Appended, AppendError> {
+        if records.is_empty() {
+            return Err(BatchError::Field("recordCount").into());
+        }
+        let limit = self.batch_bytes_max.load(Ordering::Relaxed);
+        for record in records {
+            check_size(record, limit)?;
+        }
+        let mut state = self.state.lock();
+        self.admit(&state)?;
+        let before = state.waiting_bytes();
+        let (epoch, base) = (self.epoch(), state.end);
+        for record in records {
+            if state.open.push(record, limit.min(OPEN_BATCH_BYTES_MAX)).is_none() {
+                state.seal(epoch);
+                start_open(&mut state);
+                // Alone in a batch it fits: its size was checked.
+                let fitted = state.open.push(record, limit);
+                assert!(fitted.is_some(), "a record that was checked fits a batch of its own");
+            } else if state.open.record_count() == 1 {
+                start_open(&mut state);
+            }
+            state.end = state.end.plus(1);
+            state.node_sequence = sequence_plus(state.node_sequence, 1);
+        }
+        state.epochs.appended(epoch, base);
+        let last = Offset::new(state.end.get() - 1).unwrap_or(base);
+        self.appended(state, before);
+        let at = |offset| Position { epoch, offset };
+        Ok(Appended { base: at(base), last: at(last), duplicate: false })
+    }
+
+    /// Appends one batch made by a Kafka client. Checks what Kafka's broker checks, assigns offset and epoch in place.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored then.
+    pub fn append_batch(&self, batch: BytesMut) -> Result<Appended, AppendError> {
+        let limit_bytes = self.batch_bytes_max.load(Ordering::Relaxed);
+        if batch.len() > limit_bytes {
+            return Err(AppendError::TooLarge { size_bytes: batch.len(), limit_bytes });
+        }
+        let header = batch::verify(&batch)?;
+        header.check_from_client()?;
+        if header.size_bytes() != batch.len() {
+            return Err(BatchError::Field("batchLength").into());
+        }
+        let mut batch = check_records(batch, &header)?;
+        let mut state = self.state.lock();
+        if let Sequence::Duplicate(base, last) = state.producers.check(&header)? {
+            return Ok(Appended { base, last, duplicate: true });
+        }
+        self.admit(&state)?;
+        let before = state.waiting_bytes();
+        let epoch = self.epoch();
+        state.seal(epoch);
+        let base = state.end;
+        batch::place(&mut batch, base, epoch);
+        state.push_batch(&header, base, batch.freeze());
+        state.epochs.appended(epoch, base);
+        state.producers.appended(&header, base, epoch);
+        let last = Offset::new(state.end.get() - 1).unwrap_or(base);
+        self.appended(state, before);
+        let at = |offset| Position { epoch, offset };
+        Ok(Appended { base: at(base), last: at(last), duplicate: false })
+    }
+
+    /// Whether an append may go on now.
+    fn admit(&self, state: &State) -> Result<(), AppendError> {
+        match self.condition() {
+            Condition::Well => {}
+            Condition::Full => return Err(AppendError::DiskFull),
+            Condition::Deleted => return Err(AppendError::Deleted),
+            Condition::Damaged => {
+                return Err(AppendError::Offline(state.damage.clone().unwrap_or_default()));
+            }
+        }
+        if self.shared.is_offline() {
+            return Err(AppendError::Offline(self.shared.offline().unwrap_or_default()));
+        }
+        if self.shared.uncommitted_bytes.load(Ordering::Relaxed)
+            >= self.shared.uncommitted_bytes_max
+        {
+            return Err(AppendError::Busy);
+        }
+        Ok(())
+    }
+
+    /// Publishes the new log end and joins the commit queue.
+    fn appended(&self, mut state: parking_lot::MutexGuard<'_, State>, before_bytes: usize) {
+        let grown = state.waiting_bytes().saturating_sub(before_bytes);
+        self.shared.uncommitted_bytes.fetch_add(grown, Ordering::Relaxed);
+        self.points.log_end.store(state.end.get(), Ordering::Release);
+        let join = !std::mem::replace(&mut state.queued, true);
+        drop(state);
+        if join {
+            self.join_queue();
+        }
+    }
+}
+
+/// Notes where the open batch, which just got its first record, begins.
+fn start_open(state: &mut State) {
+    state.open_base = state.end;
+    state.open_sequence = state.node_sequence;
+}
+
+fn check_size(record: &RecordParts<'_>, limit_bytes: usize) -> Result<(), AppendError> {
+    let parts = record.key.map_or(0, <[u8]>::len)
+        + record.value.map_or(0, <[u8]>::len)
+        + record.headers.encoded().len();
+    if parts + OVERHEAD_BYTES_MAX <= limit_bytes {
+        return Ok(());
+    }
+    let size_bytes = BatchBuilder::new().size_bytes_with(record);
+    if size_bytes > limit_bytes {
+        return Err(AppendError::TooLarge { size_bytes, limit_bytes });
+    }
+    Ok(())
+}
+
+/// Reads every record of an uncompressed batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
+fn check_records(batch: BytesMut, header: &BatchHeader) -> Result<BytesMut, AppendError> {
+    if header.codec() != 0 {
+        return Ok(batch);
+    }
+    let batch = batch.freeze();
+    for record in batch::records(&batch)? {
+        record?;
+    }
+    // Nobody else holds it, so this does not copy.
+    Ok(batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
+}

@@ -1,0 +1,210 @@
+//! What the committer does with one partition (step 8): take what waits, publish it, cut it when there is no room.
+//!
+//! Invariant: only the committer moves `committed`, so between `take` and `publish` nobody else cuts or publishes.
+
+use super::state::TailBatch;
+use super::{Condition, Partition, PlanError};
+use crate::disk::OpenMode;
+use crate::{LeaderEpoch, Offset};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How long a full partition refuses before room is looked for again.
+const PROBE_INTERVAL_NS: u64 = 1_000_000_000;
+/// A probe that finds this much room lets appends in again.
+const PROBE_BYTES: u64 = 256 << 10;
+
+/// What a partition gave to a cycle.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) batches: Vec<TailBatch>,
+    pub(crate) bytes: usize,
+    /// More waits than fitted.
+    pub(crate) more: bool,
+}
+
+impl Taken {
+    pub(crate) fn first(&self) -> Offset {
+        self.batches.first().map_or(Offset::ZERO, |b| b.base)
+    }
+
+    pub(crate) fn end(&self) -> Offset {
+        self.batches.last().map_or(Offset::ZERO, |b| b.last.plus(1))
+    }
+}
+
+impl Partition {
+    pub(super) fn join_queue(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.shared.queue.add(me, &*self.shared.clock);
+        }
+    }
+
+    /// Queues it again, for what did not fit or came while it was not looked at.
+    pub(crate) fn requeue(&self) {
+        let mut state = self.state.lock();
+        if state.waiting_bytes() > 0 && !std::mem::replace(&mut state.queued, true) {
+            drop(state);
+            self.join_queue();
+        }
+    }
+
+    /// Seals the open batch and takes waiting batches of at most `room` bytes (at least one if `force`), giving each its place.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        room: usize,
+        force: bool,
+    ) -> Result<Option<Taken>, PlanError> {
+        let mut writer = self.writer.lock();
+        let mut batches = Vec::new();
+        let (mut bytes, mut more) = (0, false);
+        {
+            let mut state = self.state.lock();
+            state.queued = false;
+            if matches!(self.condition(), Condition::Deleted | Condition::Damaged) {
+                return Ok(None);
+            }
+            let epoch = self.epoch();
+            state.seal(epoch);
+            let from = state.position(state.committed);
+            for batch in state.tail.iter().skip(from) {
+                if bytes + batch.bytes.len() > room && !(force && batches.is_empty()) {
+                    more = true;
+                    break;
+                }
+                bytes += batch.bytes.len();
+                batches.push(batch.clone());
+            }
+        }
+        if batches.is_empty() {
+            return Ok(more.then(|| Taken { partition: Arc::clone(self), batches, bytes, more }));
+        }
+        self.plan(&mut writer, &mut batches)?;
+        Ok(Some(Taken { partition: Arc::clone(self), batches, bytes, more }))
+    }
+
+    /// The cycle is in the kernel: `acks=1` may be answered.
+    pub(crate) fn note_written(&self, end: Offset) {
+        self.points.written.fetch_max(end.get(), Ordering::AcqRel);
+    }
+
+    /// The cycle is synced: readers see it. Returns the bytes that wait for their segment.
+    pub(crate) fn publish(&self, taken: &Taken) -> usize {
+        let end = taken.end();
+        let mut state = self.state.lock();
+        let from = state.position(state.committed);
+        for (batch, placed) in state.tail.iter_mut().skip(from).zip(&taken.batches) {
+            assert_eq!(batch.base, placed.base, "a cycle publishes what it took");
+            batch.segment = placed.segment;
+        }
+        state.committed = end;
+        state.sealed_bytes = state.sealed_bytes.saturating_sub(taken.bytes);
+        state.pending_bytes += taken.bytes;
+        self.shared.uncommitted_bytes.fetch_sub(taken.bytes, Ordering::Relaxed);
+        self.shared.tail_bytes.fetch_add(taken.bytes, Ordering::Relaxed);
+        if !self.is_memory() {
+            self.points.written.fetch_max(end.get(), Ordering::AcqRel);
+            self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
+            self.points.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+        }
+        state.pending_bytes
+    }
+
+    /// A `memory` topic's batches are in the kernel: that is all its high watermark asks for.
+    pub(crate) fn publish_written(&self, end: Offset) {
+        self.points.written.fetch_max(end.get(), Ordering::AcqRel);
+        self.points.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+    }
+
+    /// No room: forgets what is not committed, in a new epoch, so that those who wait for it learn that it is lost.
+    pub(crate) fn cut(&self, epoch: LeaderEpoch) {
+        let mut state = self.state.lock();
+        let bytes = state.cut();
+        state.probe_at_ns = self.shared.clock.monotonic_ns().saturating_add(PROBE_INTERVAL_NS);
+        self.shared.uncommitted_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.set_condition(Condition::Full);
+        // The epoch first: see `settled`.
+        self.points.epoch.store(epoch.get(), Ordering::Release);
+        self.points.log_end.store(state.end.get(), Ordering::Release);
+    }
+
+    /// Looks for room if it is time to; appends are let in again when there is some.
+    pub(crate) fn probe(&self) -> bool {
+        if self.condition() != Condition::Full {
+            return false;
+        }
+        let now = self.shared.clock.monotonic_ns();
+        {
+            let mut state = self.state.lock();
+            if now < state.probe_at_ns {
+                return false;
+            }
+            state.probe_at_ns = now.saturating_add(PROBE_INTERVAL_NS);
+        }
+        let writer = self.writer.lock();
+        if !self.has_room() {
+            return false;
+        }
+        drop(writer);
+        self.set_condition(Condition::Well);
+        tracing::info!(partition = ?self, "there is room on the disk again");
+        true
+    }
+
+    /// Whether a piece of the disk can be had, tried on a file of its own beside the topics.
+    fn has_room(&self) -> bool {
+        let Some(topics) = self.folder.parent() else { return false };
+        let name = topics.join("room.probe");
+        let disk = &*self.shared.disk;
+        let room = disk
+            .open(&name, OpenMode::Truncate)
+            .and_then(|file| {
+                file.reserve(0, PROBE_BYTES)?;
+                file.truncate(0)
+            })
+            .is_ok();
+        let _ = disk.remove_file(&name);
+        room
+    }
+
+    /// Lets go of batches in memory that end at or below `through` and are in a segment; returns the bytes.
+    pub(crate) fn evict(&self, through: Offset) -> usize {
+        let mut state = self.state.lock();
+        let through = through.min(state.flushed);
+        let mut bytes = 0;
+        while state.tail.front().is_some_and(|b| b.last < through) {
+            bytes += state.tail.pop_front().map_or(0, |b| b.bytes.len());
+        }
+        self.shared.tail_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Whether everything below `end` is in a segment.
+    pub(crate) fn is_flushed(&self, end: Offset) -> bool {
+        self.state.lock().flushed >= end
+    }
+
+    /// Ends the partition: its topic was deleted. Readers and writers are told; files are removed by the committer.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        self.set_condition(Condition::Deleted);
+        let waiting = state.cut();
+        self.shared.uncommitted_bytes.fetch_sub(waiting, Ordering::Relaxed);
+        let tail: usize = state.tail.iter().map(|b| b.bytes.len()).sum();
+        self.shared.tail_bytes.fetch_sub(tail, Ordering::Relaxed);
+        state.tail.clear();
+        state.pending_bytes = 0;
+    }
+
+    /// Files of this partition as they are now; for removal.
+    pub(crate) fn forget_files(&self) {
+        for segment in self.segments.write().drain(..) {
+            self.shared.files.forget((self.handle, segment.base().get()));
+        }
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+}

@@ -1,0 +1,52 @@
+//! Holds: what keeps retention from deleting records that somebody has still to see.
+//!
+//! Invariant: neither end of a hold ever goes back.
+
+use crate::Offset;
+use crate::shared::Shared;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Holds retention back for one reader that must see every record, such as an uplink.
+///
+/// `checkpointed` is what retention respects; `reached` is what an `ack = "mirrored"` waits for.
+#[derive(Debug)]
+pub struct Hold {
+    reached: AtomicI64,
+    checkpointed: AtomicI64,
+    shared: Arc<Shared>,
+}
+
+impl Hold {
+    pub(super) fn new(start: Offset, shared: &Arc<Shared>) -> Self {
+        Self {
+            reached: AtomicI64::new(start.get()),
+            checkpointed: AtomicI64::new(start.get()),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Next offset that the reader has not been acknowledged for by its target (exclusive end).
+    #[must_use]
+    pub fn reached(&self) -> Offset {
+        Offset::new(self.reached.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// Moves `reached` forward (never back) and wakes those who wait. Call once per response, not per record.
+    pub fn advance(&self, end: Offset) {
+        if self.reached.fetch_max(end.get(), Ordering::AcqRel) < end.get() {
+            self.shared.notify();
+        }
+    }
+
+    /// What the reader's durable checkpoint says (exclusive end).
+    #[must_use]
+    pub fn checkpointed(&self) -> Offset {
+        Offset::new(self.checkpointed.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// Moves `checkpointed` forward (never back). Call only after the checkpoint record is synced.
+    pub fn checkpoint(&self, end: Offset) {
+        self.checkpointed.fetch_max(end.get(), Ordering::AcqRel);
+    }
+}

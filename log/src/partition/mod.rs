@@ -1,0 +1,486 @@
+//! A partition: appends, positions, and the one reader (steps 7, 8 and 11).
+//!
+//! Batches pass through four places: the open batch, sealed in the tail, committed in the tail, written to a segment. Two locks:
+//! `state` is short and never held over a system call; `writer` is the commit and checkpoint side, taken before `state`.
+//!
+//! Invariant: `log_start <= high_watermark <= log_end`, and no pointer but the log end ever goes back; the log end goes back
+//! only together with a new epoch.
+//! Neighbours: `append` fills the open batch, `commit` takes what waits, `read` serves, `hold` keeps retention back.
+
+mod append;
+mod commit;
+pub(crate) mod epochs;
+mod hold;
+mod lookup;
+pub(crate) mod producers;
+mod read;
+pub(crate) mod replay;
+mod state;
+mod writer;
+
+pub(crate) use commit::Taken;
+pub use hold::Hold;
+pub(crate) use writer::PlanError;
+
+use crate::metadata::{Durability, TopicSettings};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use state::State;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use writer::Writer;
+
+/// One partition of one topic. Shared as `Arc<Partition>`; every method may be called from any thread.
+pub struct Partition {
+    /// Itself, for the commit queue.
+    me: Weak<Partition>,
+    topic: TopicName,
+    topic_id: TopicId,
+    id: PartitionId,
+    handle: u64,
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    settings: RwLock<TopicSettings>,
+    /// The durability in force, which follows the settings only over a checkpoint.
+    memory: AtomicBool,
+    batch_bytes_max: AtomicUsize,
+    condition: AtomicU8,
+    points: Points,
+    state: Mutex<State>,
+    writer: Mutex<Writer>,
+    segments: RwLock<Vec<Arc<Segment>>>,
+    holds: Mutex<Vec<(String, Arc<Hold>)>>,
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.topic, self.id)
+    }
+}
+
+/// The pointers that waiters look at without a lock. Each is stored after the epoch it belongs to.
+#[derive(Debug, Default)]
+struct Points {
+    log_start: AtomicI64,
+    /// The log start that the journal has synced: files below it may go.
+    log_start_synced: AtomicI64,
+    log_end: AtomicI64,
+    written: AtomicI64,
+    synced: AtomicI64,
+    high_watermark: AtomicI64,
+    epoch: AtomicI32,
+}
+
+/// Whether a partition takes appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Condition {
+    Well = 0,
+    /// No room: refused until a probe finds some.
+    Full = 1,
+    Deleted = 2,
+    /// Acknowledged records are missing here: nothing is added behind them.
+    Damaged = 3,
+}
+
+/// The log pointers of a partition, at one moment: `log_start <= high_watermark <= log_end`,
+/// `synced <= written <= log_end`. Ends are exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// First offset that can be read.
+    pub log_start: Offset,
+    /// Next offset to be assigned.
+    pub log_end: Offset,
+    /// Written to the kernel up to here (survives a crash of the process).
+    pub written: Offset,
+    /// Synced up to here (survives a crash of the machine).
+    pub synced: Offset,
+    /// Readers see up to here.
+    pub high_watermark: Offset,
+    /// Readers of committed data see up to here (no transactions yet: the high watermark).
+    pub last_stable: Offset,
+    /// The current leader epoch.
+    pub epoch: LeaderEpoch,
+}
+
+/// What a reader may see (design invariant 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadLimit {
+    /// Kafka's read_uncommitted.
+    HighWatermark,
+    /// MQTT subscribers, connectors, Kafka's read_committed.
+    LastStable,
+    /// The uplink: the last stable offset, and synced.
+    SyncedAndStable,
+}
+
+/// What a waiter waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckPoint {
+    /// Assigned an offset.
+    Appended,
+    /// Written to the kernel: Kafka's acks=1.
+    Written,
+    /// Synced here.
+    Synced,
+    /// Below the high watermark: Kafka's acks=all, a route's default.
+    HighWatermark,
+}
+
+/// Whether a waited-for position was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Not yet.
+    Waiting,
+    /// Reached: acknowledge.
+    Passed,
+    /// Never will be: do not acknowledge.
+    Lost(Loss),
+}
+
+/// Why a position will never be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loss {
+    /// The disk is full: the tail was cut before it was committed. Room may come.
+    DiskFull,
+    /// The directory is offline after an I/O error; a restart is needed.
+    Offline,
+    /// The topic was deleted.
+    Deleted,
+}
+
+/// Where an append went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Position of the first record. For a duplicate: of the original.
+    pub base: Position,
+    /// Position of the last record: wait for this one with [`Partition::settled`].
+    pub last: Position,
+    /// The batch was here already (same producer id, epoch and sequence).
+    pub duplicate: bool,
+}
+
+/// Why an append was refused. Nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The memory for uncommitted bytes is used up: wait until positions move, then try again.
+    #[error("append path is full")]
+    Busy,
+    /// The disk is full: refuse.
+    #[error("disk is full")]
+    DiskFull,
+    /// The directory is offline.
+    #[error("log is offline: {0}")]
+    Offline(String),
+    /// The topic was deleted.
+    #[error("topic was deleted")]
+    Deleted,
+    /// A record or batch above `batch_bytes_max`.
+    #[error("{size_bytes} bytes are more than the {limit_bytes} allowed")]
+    TooLarge {
+        /// What was given.
+        size_bytes: usize,
+        /// What is allowed.
+        limit_bytes: usize,
+    },
+    /// The batch is not what Kafka would accept.
+    #[error(transparent)]
+    Corrupt(#[from] crate::batch::BatchError),
+    /// A sequence gap for this producer id (Kafka's OUT_OF_ORDER_SEQUENCE_NUMBER).
+    #[error("sequence {found} of producer {producer_id} is not the expected {expected}")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: i64,
+        /// Expected next sequence.
+        expected: i32,
+        /// Sequence in the batch.
+        found: i32,
+    },
+    /// An older epoch of this producer id (Kafka's INVALID_PRODUCER_EPOCH).
+    #[error("producer {producer_id} epoch {found} is fenced by {current}")]
+    ProducerFenced {
+        /// The producer.
+        producer_id: i64,
+        /// Current epoch.
+        current: i16,
+        /// Epoch in the batch.
+        found: i16,
+    },
+}
+
+/// Why a read failed. Nothing is returned then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Below the log start or above the log end.
+    #[error("offset {offset} is outside {log_start}..={log_end}")]
+    OutOfRange {
+        /// What was asked.
+        offset: Offset,
+        /// First readable.
+        log_start: Offset,
+        /// End.
+        log_end: Offset,
+    },
+    /// A batch on disk does not pass its checks. Nothing of it is served.
+    #[error(
+        "damaged batch in {file} at byte {byte}: {reason}; offsets {first}..{next_good:?} are not readable"
+    )]
+    Damaged {
+        /// Path of the segment.
+        file: String,
+        /// Byte in it.
+        byte: u64,
+        /// What is wrong.
+        reason: crate::batch::BatchError,
+        /// First offset lost.
+        first: Offset,
+        /// Where reading can go on, if known.
+        next_good: Option<Offset>,
+    },
+    /// The disk answered with an error.
+    #[error("reading {file}: {error}")]
+    Io {
+        /// Path of the file.
+        file: String,
+        /// The system's message.
+        error: String,
+    },
+    /// The topic was deleted.
+    #[error("topic was deleted")]
+    Deleted,
+}
+
+/// What a read found.
+#[derive(Debug, Clone)]
+pub struct ReadOutcome {
+    /// Whole batches in offset order. The first may begin below the offset asked for.
+    pub batches: Vec<Bytes>,
+    /// Positions when the read was made.
+    pub positions: Positions,
+    /// The offset to ask for next.
+    pub next: Offset,
+}
+
+/// The answer of a lookup by timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetAndTimestamp {
+    /// Offset of the record.
+    pub offset: Offset,
+    /// Its timestamp, milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// Epoch it was appended in.
+    pub epoch: LeaderEpoch,
+}
+
+/// What the log knows of one idempotent producer in one partition (Kafka's DescribeProducers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Producer {
+    /// Producer id.
+    pub id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence of its last record.
+    pub last_sequence: i32,
+    /// Largest timestamp of its last batch.
+    pub last_timestamp_ms: i64,
+}
+
+impl Partition {
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// The topic's id.
+    #[must_use]
+    pub fn topic_id(&self) -> TopicId {
+        self.topic_id
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// When its high watermark moves.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        if self.is_memory() { Durability::Memory } else { Durability::Fsync }
+    }
+
+    /// All pointers at one moment.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        self.positions_locked(&self.state.lock())
+    }
+
+    fn positions_locked(&self, _state: &State) -> Positions {
+        let point = |p: &AtomicI64| Offset::new(p.load(Ordering::Acquire)).unwrap_or_default();
+        let high_watermark = point(&self.points.high_watermark);
+        Positions {
+            log_start: point(&self.points.log_start),
+            log_end: point(&self.points.log_end),
+            written: point(&self.points.written),
+            synced: point(&self.points.synced),
+            high_watermark,
+            last_stable: high_watermark,
+            epoch: self.epoch(),
+        }
+    }
+
+    /// Whether the record at `position` has passed `point`. Cheap (a few atomic loads): for waiters that are woken once per cycle.
+    #[must_use]
+    pub fn settled(&self, point: AckPoint, position: Position) -> Settled {
+        let at = match point {
+            AckPoint::Appended => &self.points.log_end,
+            AckPoint::Written => &self.points.written,
+            AckPoint::Synced => &self.points.synced,
+            AckPoint::HighWatermark => &self.points.high_watermark,
+        };
+        // The pointer before the epoch: a pointer that counts records of a newer epoch is seen with that epoch.
+        let passed = position.offset.get() < at.load(Ordering::Acquire);
+        if self.points.epoch.load(Ordering::Acquire) != position.epoch.get()
+            && !self.survived(position)
+        {
+            return Settled::Lost(Loss::DiskFull);
+        }
+        if passed {
+            return Settled::Passed;
+        }
+        match self.condition() {
+            Condition::Deleted => Settled::Lost(Loss::Deleted),
+            _ if self.shared.is_offline() => Settled::Lost(Loss::Offline),
+            _ => Settled::Waiting,
+        }
+    }
+
+    /// Whether a position of an older epoch still names its record: it does not when its epoch's tail was cut below it.
+    fn survived(&self, position: Position) -> bool {
+        if position.offset.get() < self.points.log_start.load(Ordering::Acquire) {
+            return true;
+        }
+        let state = self.state.lock();
+        state
+            .epochs
+            .end_of(position.epoch, state.end)
+            .is_some_and(|(epoch, end)| epoch == position.epoch && position.offset < end)
+    }
+
+    /// The end offset of the largest epoch that is at most `epoch` (KIP-101), with that epoch. `None` when nothing is known of it.
+    #[must_use]
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.state.lock();
+        // An epoch that nothing was appended in yet ends where the log ends.
+        if epoch >= self.epoch() {
+            return (epoch == self.epoch()).then_some((epoch, state.end));
+        }
+        state.epochs.end_of(epoch, state.end)
+    }
+
+    /// The epoch in which the record at `offset` was appended.
+    #[must_use]
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let state = self.state.lock();
+        if offset >= state.end { None } else { state.epochs.of(offset) }
+    }
+
+    /// Active idempotent producers.
+    #[must_use]
+    pub fn producers(&self) -> Vec<Producer> {
+        self.state.lock().producers.list()
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let pending = self.state.lock().pending_bytes as u64;
+        self.segments.read().iter().map(|s| s.written()).sum::<u64>() + pending
+    }
+
+    /// The hold of this name, made at the current log start if there was none.
+    #[must_use]
+    pub fn hold(&self, name: &str) -> Arc<Hold> {
+        let mut holds = self.holds.lock();
+        if let Some((_, hold)) = holds.iter().find(|(n, _)| n == name) {
+            return Arc::clone(hold);
+        }
+        let start = self.points.log_start.load(Ordering::Acquire);
+        let hold = Arc::new(Hold::new(Offset::new(start).unwrap_or_default(), &self.shared));
+        holds.push((name.to_owned(), Arc::clone(&hold)));
+        hold
+    }
+
+    /// The lowest offset that somebody's durable checkpoint still needs.
+    pub(crate) fn held_from(&self) -> Option<Offset> {
+        self.holds.lock().iter().map(|(_, hold)| hold.checkpointed()).min()
+    }
+
+    pub(crate) fn handle(&self) -> u64 {
+        self.handle
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        self.memory.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn settings(&self) -> TopicSettings {
+        self.settings.read().clone()
+    }
+
+    fn epoch(&self) -> LeaderEpoch {
+        LeaderEpoch::new(self.points.epoch.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        match self.condition.load(Ordering::Acquire) {
+            1 => Condition::Full,
+            2 => Condition::Deleted,
+            3 => Condition::Damaged,
+            _ => Condition::Well,
+        }
+    }
+
+    pub(crate) fn log_start(&self) -> Offset {
+        Offset::new(self.points.log_start.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    pub(crate) fn high_watermark(&self) -> Offset {
+        Offset::new(self.points.high_watermark.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// Takes over changed settings; a changed durability waits for the committer.
+    pub(crate) fn set_settings(&self, settings: &TopicSettings) {
+        self.batch_bytes_max.store(
+            (settings.batch_bytes_max as usize).min(self.shared.journal_batch_bytes_max),
+            Ordering::Relaxed,
+        );
+        *self.settings.write() = settings.clone();
+    }
+
+    /// Whether the settings ask for another durability than the one in force.
+    pub(crate) fn wants_other_durability(&self) -> bool {
+        (self.settings.read().durability == Durability::Memory) != self.is_memory()
+    }
+
+    /// Puts the durability that the settings ask for into force. Only between a commit and a checkpoint, by the committer.
+    pub(crate) fn switch_durability(&self) {
+        let memory = self.settings.read().durability == Durability::Memory;
+        self.memory.store(memory, Ordering::Release);
+    }
+
+    fn set_condition(&self, condition: Condition) {
+        let before = self.condition.swap(condition as u8, Ordering::AcqRel);
+        let full = &self.shared.counters.partitions_full;
+        match (before == Condition::Full as u8, condition == Condition::Full) {
+            (false, true) => full.fetch_add(1, Ordering::Relaxed),
+            (true, false) => full.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}

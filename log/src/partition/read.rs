@@ -1,0 +1,196 @@
+//! The one reader (step 11): from memory at the tail, from verified segment bytes elsewhere.
+//!
+//! Invariant: nothing at or above the reader's limit is returned, and nothing whose CRC does not match.
+
+use super::state::State;
+use super::{Condition, Partition, Positions, ReadError, ReadLimit, ReadOutcome};
+use crate::Offset;
+use crate::segment::read::{Damage, Read, Reading};
+use crate::segment::{Segment, path};
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+
+impl ReadLimit {
+    fn of(self, positions: &Positions) -> Offset {
+        match self {
+            Self::HighWatermark => positions.high_watermark,
+            Self::LastStable => positions.last_stable,
+            Self::SyncedAndStable => positions.last_stable.min(positions.synced),
+        }
+    }
+}
+
+impl Partition {
+    /// Reads whole batches from `from`, at most `bytes_max` of them but at least one, up to `limit`. Served from memory at the
+    /// tail (never blocks there); from the files otherwise: call it from a thread that may block, or ask [`Partition::is_in_memory`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(
+        &self,
+        from: Offset,
+        bytes_max: usize,
+        limit: ReadLimit,
+    ) -> Result<ReadOutcome, ReadError> {
+        let state = self.state.lock();
+        let positions = self.check(&state, from)?;
+        let limit = limit.of(&positions);
+        if from >= limit {
+            return Ok(ReadOutcome { batches: Vec::new(), positions, next: from });
+        }
+        if let Some((batches, next)) = from_tail(&state, from, limit, bytes_max) {
+            return Ok(ReadOutcome { batches, positions, next });
+        }
+        drop(state);
+        let (batches, next) = self.read_segments(from, limit, bytes_max)?;
+        Ok(ReadOutcome { batches, positions, next })
+    }
+
+    fn check(&self, state: &State, offset: Offset) -> Result<Positions, ReadError> {
+        if self.condition() == Condition::Deleted {
+            return Err(ReadError::Deleted);
+        }
+        let positions = self.positions_locked(state);
+        if offset < positions.log_start || offset > positions.log_end {
+            let (log_start, log_end) = (positions.log_start, positions.log_end);
+            return Err(ReadError::OutOfRange { offset, log_start, log_end });
+        }
+        Ok(positions)
+    }
+
+    fn read_segments(
+        &self,
+        from: Offset,
+        limit: Offset,
+        bytes_max: usize,
+    ) -> Result<(Vec<Bytes>, Offset), ReadError> {
+        let (mut batches, mut next, mut bytes) = (Vec::new(), from, 0);
+        // Each round ends a segment, so this ends with the last one.
+        while next < limit && bytes < bytes_max.max(1) {
+            let Some((segment, sealed)) = self.segment_of(next) else { break };
+            let left = bytes_max.saturating_sub(bytes);
+            let read = match self.read_segment(&segment, sealed, |r| r.read(next, limit, left)) {
+                Ok(read) => read,
+                Err(_) if !batches.is_empty() => break,
+                Err(e) => return Err(e),
+            };
+            match read {
+                Read::Batches(found, end) => {
+                    if found.is_empty() {
+                        break;
+                    }
+                    // A further segment's first batch may be larger than what is left.
+                    let size: usize = found.iter().map(Bytes::len).sum();
+                    if !batches.is_empty() && bytes + size > bytes_max {
+                        break;
+                    }
+                    bytes += size;
+                    next = end;
+                    batches.extend(found);
+                }
+                Read::Damaged(_) if !batches.is_empty() => break,
+                Read::Damaged(damage) => return Err(self.damaged(&segment, next, damage)),
+            }
+        }
+        if batches.is_empty() {
+            // Below the limit there is always a batch, unless retention has just taken it, or the file is short.
+            self.check(&self.state.lock(), from)?;
+            let segment = self.segment_of(from).map_or(from, |(s, _)| s.base());
+            return Err(ReadError::Damaged {
+                file: path(&self.folder, segment, "log").display().to_string(),
+                byte: 0,
+                reason: crate::batch::BatchError::Short,
+                first: from,
+                next_good: None,
+            });
+        }
+        Ok((batches, next))
+    }
+
+    /// The segment that has `offset`, and whether it is sealed.
+    pub(super) fn segment_of(&self, offset: Offset) -> Option<(Arc<Segment>, bool)> {
+        let segments = self.segments.read();
+        let next = segments.partition_point(|s| s.base() <= offset);
+        let segment = segments.get(next.checked_sub(1)?)?;
+        Some((Arc::clone(segment), next < segments.len()))
+    }
+
+    /// Runs `read` on an open segment. A segment that retention has just removed shows as out of range.
+    pub(super) fn read_segment<T>(
+        &self,
+        segment: &Arc<Segment>,
+        sealed: bool,
+        read: impl FnOnce(&Reading<'_>) -> io::Result<T>,
+    ) -> Result<T, ReadError> {
+        let answer = self.open_segment(segment).and_then(|file| {
+            read(&Reading {
+                segment,
+                file: &*file,
+                disk: &*self.shared.disk,
+                folder: &self.folder,
+                sealed,
+            })
+        });
+        if sealed {
+            self.shared.index_used(segment);
+        }
+        answer.map_err(|e| {
+            if let Err(gone) = self.check(&self.state.lock(), segment.base()) {
+                return gone;
+            }
+            let file = path(&self.folder, segment.base(), "log").display().to_string();
+            ReadError::Io { file, error: e.to_string() }
+        })
+    }
+
+    fn damaged(&self, segment: &Arc<Segment>, first: Offset, damage: Damage) -> ReadError {
+        // Behind a damaged end of a segment the next segment begins.
+        let next_good = damage.next_good.or_else(|| {
+            let segments = self.segments.read();
+            let next = segments.partition_point(|s| s.base() <= segment.base());
+            segments.get(next).map(|s| s.base())
+        });
+        let next_good = next_good.or_else(|| {
+            let state = self.state.lock();
+            state.tail.front().map(|b| b.base).filter(|base| *base > first)
+        });
+        ReadError::Damaged {
+            file: path(&self.folder, segment.base(), "log").display().to_string(),
+            byte: damage.byte,
+            reason: damage.reason,
+            first,
+            next_good,
+        }
+    }
+
+    /// Whether a read from this offset is served from memory (no disk access).
+    #[must_use]
+    pub fn is_in_memory(&self, from: Offset) -> bool {
+        let state = self.state.lock();
+        from >= state.committed || state.tail.front().is_some_and(|b| b.base <= from)
+    }
+}
+
+/// Batches from the tail, if it reaches back to `from`.
+fn from_tail(
+    state: &State,
+    from: Offset,
+    limit: Offset,
+    bytes_max: usize,
+) -> Option<(Vec<Bytes>, Offset)> {
+    if state.tail.front().is_none_or(|b| b.base > from) {
+        return None;
+    }
+    let (mut batches, mut bytes, mut next) = (Vec::new(), 0, from);
+    for batch in state.tail.iter().skip(state.position(from)) {
+        let over = bytes + batch.bytes.len() > bytes_max && !batches.is_empty();
+        if batch.last >= limit || over {
+            break;
+        }
+        bytes += batch.bytes.len();
+        next = batch.last.plus(1);
+        batches.push(batch.bytes.clone());
+    }
+    Some((batches, next))
+}

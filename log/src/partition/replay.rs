@@ -1,0 +1,466 @@
+//! A partition at a start and at a checkpoint: made from the catalog, given journal frames again, described for the catalog.
+//!
+//! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
+
+use super::state::State;
+use super::writer::Writer;
+use super::{Condition, Partition, PlanError, Points};
+use crate::batch::{self, BatchError, BatchHeader};
+use crate::catalog::PartitionEntry;
+use crate::metadata::TopicSettings;
+use crate::segment::scan::Scan;
+use crate::segment::{Segment, path};
+use crate::shared::Shared;
+use crate::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, Ordering};
+
+/// Who a partition is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) topic: TopicName,
+    pub(crate) topic_id: TopicId,
+    pub(crate) id: PartitionId,
+    pub(crate) handle: u64,
+    pub(crate) folder: PathBuf,
+}
+
+/// What came of applying one batch again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    Added,
+    /// The files had it already.
+    Known,
+    /// Offsets from here to the batch are missing.
+    Missing(Offset),
+}
+
+impl Partition {
+    /// A partition as the catalog knew it; an entry with nothing in it for a new one.
+    pub(crate) fn new(
+        identity: Identity,
+        settings: TopicSettings,
+        entry: Option<PartitionEntry>,
+        epoch: LeaderEpoch,
+        shared: &Arc<Shared>,
+    ) -> Arc<Self> {
+        let known = entry.is_some();
+        let entry = entry.unwrap_or_default();
+        let start = entry.log_start;
+        let end = Offset::new(entry.end).unwrap_or_default();
+        let segments: Vec<_> =
+            entry.segments.iter().map(|s| Arc::new(Segment::from_entry(s))).collect();
+        let planned = segments.last().map_or(0, |s| s.written());
+        let mut writer = Writer::resumed(planned, !segments.is_empty(), end);
+        writer.in_catalog = known;
+        let mut state = State::new(end, entry.epochs, entry.producers, entry.node_sequence);
+        if entry.offline {
+            state.damage = Some(format!(
+                "acknowledged records of {}-{} at offset {end} were lost to damage",
+                identity.topic, identity.id
+            ));
+        }
+        let condition = if entry.offline { Condition::Damaged } else { Condition::Well };
+        let memory = if known {
+            entry.memory
+        } else {
+            settings.durability == crate::metadata::Durability::Memory
+        };
+        let partition = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            topic: identity.topic,
+            topic_id: identity.topic_id,
+            id: identity.id,
+            handle: identity.handle,
+            folder: identity.folder,
+            shared: Arc::clone(shared),
+            settings: RwLock::new(settings.clone()),
+            memory: AtomicBool::new(memory),
+            batch_bytes_max: AtomicUsize::new(0),
+            condition: AtomicU8::new(condition as u8),
+            points: Points {
+                log_start: AtomicI64::new(start),
+                log_start_synced: AtomicI64::new(start),
+                epoch: AtomicI32::new(epoch.get()),
+                ..Points::default()
+            },
+            state: Mutex::new(state),
+            writer: Mutex::new(writer),
+            segments: RwLock::new(segments),
+            holds: Mutex::default(),
+        });
+        partition.set_settings(&settings);
+        partition.publish_replayed();
+        partition
+    }
+
+    /// Applies one batch of a journal frame, whose CRC is checked here once more.
+    pub(crate) fn replay(&self, bytes: Bytes) -> Result<Applied, BatchError> {
+        let header = batch::verify(&bytes)?;
+        let mut state = self.state.lock();
+        if header.last_offset() < state.end.get() {
+            return Ok(Applied::Known);
+        }
+        if header.base_offset != state.end.get() {
+            return if header.base_offset > state.end.get() {
+                Ok(Applied::Missing(state.end))
+            } else {
+                Err(BatchError::Field("baseOffset"))
+            };
+        }
+        note_batch(&mut state, &header, bytes);
+        Ok(Applied::Added)
+    }
+
+    /// Gives replayed batches their places and writes them when enough have gathered (`at_least_bytes`).
+    pub(crate) fn settle_replayed(&self, at_least_bytes: usize) -> Result<(), PlanError> {
+        let mut writer = self.writer.lock();
+        let mut batches = {
+            let state = self.state.lock();
+            if state.sealed_bytes == 0 || state.sealed_bytes < at_least_bytes {
+                return Ok(());
+            }
+            let from = state.position(state.committed);
+            state.tail.iter().skip(from).cloned().collect::<Vec<_>>()
+        };
+        self.plan(&mut writer, &mut batches)?;
+        {
+            let mut state = self.state.lock();
+            let from = state.position(state.committed);
+            for (batch, placed) in state.tail.iter_mut().skip(from).zip(&batches) {
+                batch.segment = placed.segment;
+            }
+            state.committed = state.end;
+            state.pending_bytes += state.sealed_bytes;
+            self.shared.tail_bytes.fetch_add(state.sealed_bytes, Ordering::Relaxed);
+            state.sealed_bytes = 0;
+        }
+        self.flush_locked(&mut writer).map_err(PlanError::Io)?;
+        let end = self.state.lock().flushed;
+        self.evict(end);
+        Ok(())
+    }
+
+    /// Ends the replay: what was applied is what there is. Cuts the active file to it.
+    pub(crate) fn publish_replayed(&self) {
+        let state = self.state.lock();
+        let end = state.end.get();
+        for point in [
+            &self.points.log_end,
+            &self.points.written,
+            &self.points.synced,
+            &self.points.high_watermark,
+        ] {
+            point.store(end, Ordering::Release);
+        }
+    }
+
+    /// Cuts the active file to what counts: bytes of cycles that never were lie beyond, and room that was reserved.
+    pub(crate) fn cut_file(&self) -> Result<(), String> {
+        let mut writer = self.writer.lock();
+        let Some(active) = self.segments.read().last().cloned() else { return Ok(()) };
+        let name = path(&self.folder, active.base(), "log");
+        let say = |e: std::io::Error| format!("cutting {}: {e}", name.display());
+        let file = self.open_segment(&active).map_err(say)?;
+        let size = file.size_bytes().map_err(say)?;
+        if size < active.written() {
+            return Err(format!(
+                "{} has {size} bytes, its checkpoint says {}",
+                name.display(),
+                active.written()
+            ));
+        }
+        file.truncate(active.written()).map_err(say)?;
+        if !writer.dirty.iter().any(|s| Arc::ptr_eq(s, &active)) {
+            writer.dirty.push(active);
+        }
+        Ok(())
+    }
+
+    /// Takes whole, verified batches that follow the end in the files: for `memory` topics, whose bytes no journal has, and to
+    /// make up for a damaged cycle. Stops at `limit` and at the first thing that does not fit. Returns the new end.
+    pub(crate) fn adopt(&self, limit: Option<Offset>) -> std::io::Result<Offset> {
+        let mut writer = self.writer.lock();
+        loop {
+            let end = self.state.lock().end;
+            let Some(active) = self.segments.read().last().cloned() else {
+                if !self.adopt_file(&mut writer, end)? {
+                    return Ok(end);
+                }
+                continue;
+            };
+            let file = self.open_segment(&active)?;
+            let size = file.size_bytes()?;
+            let mut scan = Scan::new(&*file, active.written(), size);
+            let mut adopted = false;
+            while let Some(Ok(at)) = scan.next()? {
+                let mut state = self.state.lock();
+                let fits = at.header.base_offset == state.end.get()
+                    && limit.is_none_or(|limit| at.header.last_offset() < limit.get());
+                let mut bytes = vec![0; at.header.size_bytes()];
+                if !fits
+                    || crate::disk::read_full_at(&*file, &mut bytes, at.byte)? < bytes.len()
+                    || batch::verify(&bytes).is_err()
+                {
+                    break;
+                }
+                let (base, last) = (state.end, Offset::new(at.header.last_offset()));
+                note_batch(&mut state, &at.header, Bytes::new());
+                state.tail.pop_back();
+                state.sealed_bytes = 0;
+                state.committed = state.end;
+                state.flushed = state.end;
+                drop(state);
+                let note = (base, last.unwrap_or(base), at.header.max_timestamp, bytes.len());
+                active.note_written(&[note]);
+                adopted = true;
+            }
+            if adopted && !writer.dirty.iter().any(|s| Arc::ptr_eq(s, &active)) {
+                writer.dirty.push(Arc::clone(&active));
+            }
+            writer.replan(active.written());
+            let end = self.state.lock().end;
+            let whole = active.written() == size;
+            if !whole || limit.is_some_and(|l| end >= l) || !self.adopt_file(&mut writer, end)? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Takes the segment file that begins at `end`, if there is one.
+    fn adopt_file(&self, writer: &mut Writer, end: Offset) -> std::io::Result<bool> {
+        if self.segments.read().last().is_some_and(|s| s.base() >= end) {
+            return Ok(false);
+        }
+        let name = path(&self.folder, end, "log");
+        match self.shared.disk.open(&name, crate::disk::OpenMode::Write) {
+            Ok(file) if file.size_bytes()? > 0 => {
+                self.shared.files.put((self.handle, end.get()), file);
+                let now = self.shared.log_clock_ms.load(Ordering::Relaxed);
+                self.segments.write().push(Arc::new(Segment::new(end, now)));
+                writer.resume_folder();
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether the active file holds at least what the checkpoint says; otherwise what is applied goes to a new segment.
+    pub(crate) fn check_active(&self) -> Result<(), String> {
+        let mut writer = self.writer.lock();
+        let Some(active) = self.segments.read().last().cloned() else { return Ok(()) };
+        let name = path(&self.folder, active.base(), "log");
+        let why = match self.open_segment(&active).and_then(|file| file.size_bytes()) {
+            Ok(size) if size >= active.written() => return Ok(()),
+            Ok(size) => format!(
+                "{} has {size} bytes, its checkpoint says {}",
+                name.display(),
+                active.written()
+            ),
+            Err(e) => format!("{}: {e}", name.display()),
+        };
+        writer.force_roll();
+        Err(why)
+    }
+
+    /// Goes on at `offset`, behind records that are lost.
+    pub(crate) fn skip_to(&self, offset: Offset) {
+        let mut writer = self.writer.lock();
+        let mut state = self.state.lock();
+        state.end = offset;
+        state.committed = offset;
+        state.flushed = offset;
+        writer.force_roll();
+    }
+
+    /// Removes segment files beyond the newest known one: left by a start that did not get far.
+    pub(crate) fn remove_beyond(&self) -> std::io::Result<()> {
+        let newest = self.segments.read().last().map_or(-1, |s| s.base().get());
+        let entries = match self.shared.disk.list(&self.folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let base = entry.name.split('.').next().and_then(|base| base.parse::<i64>().ok());
+            if base.is_some_and(|base| base > newest) {
+                self.shared.disk.remove_file(&self.folder.join(entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Acknowledged records are missing from `end` on: nothing more is taken, what is before is served.
+    pub(crate) fn set_damaged(&self, why: String) {
+        let mut state = self.state.lock();
+        state.damage = Some(why);
+        self.set_condition(Condition::Damaged);
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.condition() == Condition::Damaged
+    }
+
+    pub(crate) fn end_offset(&self) -> Offset {
+        self.state.lock().end
+    }
+
+    /// Starts the epoch of this start of the node.
+    pub(crate) fn start_epoch(&self, epoch: LeaderEpoch) {
+        self.points.epoch.store(epoch.get(), Ordering::Release);
+    }
+
+    /// The newest epoch anything was appended in.
+    pub(crate) fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.state.lock().epochs.last()
+    }
+
+    /// Replays a moved log start.
+    pub(crate) fn replay_log_start(&self, offset: i64) {
+        let offset = offset.min(self.state.lock().end.get());
+        self.points.log_start.fetch_max(offset, Ordering::AcqRel);
+        self.note_log_start_synced(offset);
+    }
+
+    pub(crate) fn note_log_start_synced(&self, offset: i64) {
+        self.points.log_start_synced.fetch_max(offset, Ordering::AcqRel);
+    }
+
+    /// Flushes, syncs the files and describes what they then hold. Runs beside appends and commits.
+    pub(crate) fn checkpoint(&self) -> Result<PartitionEntry, String> {
+        let mut writer = self.writer.lock();
+        self.flush_locked(&mut writer)?;
+        let dirty = std::mem::take(&mut writer.dirty);
+        let folder_dirty = std::mem::take(&mut writer.folder_dirty);
+        let entry = self.entry();
+        drop(writer);
+        self.sync_files(&dirty, folder_dirty)?;
+        if self.is_memory() {
+            self.points.synced.fetch_max(entry.end, Ordering::AcqRel);
+        }
+        Ok(entry)
+    }
+
+    /// Syncs a `memory` partition's files between checkpoints. `false` when only a checkpoint would make them findable.
+    pub(crate) fn sync_memory(&self) -> Result<bool, String> {
+        let mut writer = self.writer.lock();
+        if writer.dirty.is_empty() {
+            return Ok(true);
+        }
+        if !writer.in_catalog {
+            return Ok(false);
+        }
+        let dirty = std::mem::take(&mut writer.dirty);
+        let folder_dirty = std::mem::take(&mut writer.folder_dirty);
+        let end = self.state.lock().flushed;
+        drop(writer);
+        self.sync_files(&dirty, folder_dirty)?;
+        self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
+        Ok(true)
+    }
+
+    fn sync_files(&self, dirty: &[Arc<Segment>], folder_dirty: bool) -> Result<(), String> {
+        for segment in dirty {
+            let name = path(&self.folder, segment.base(), "log");
+            let synced = self.open_segment(segment).and_then(|file| file.sync_data());
+            match synced {
+                // Deleted meanwhile: its bytes matter no more.
+                Err(e)
+                    if e.kind() == std::io::ErrorKind::NotFound
+                        && self.condition() == Condition::Deleted => {}
+                other => other.map_err(|e| format!("syncing {}: {e}", name.display()))?,
+            }
+        }
+        if folder_dirty {
+            match self.shared.disk.sync_dir(&self.folder) {
+                Err(e)
+                    if e.kind() == std::io::ErrorKind::NotFound
+                        && self.condition() == Condition::Deleted => {}
+                other => {
+                    other.map_err(|e| format!("syncing {}: {e}", self.folder.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint with this entry was persisted.
+    pub(crate) fn note_checkpoint(&self, entry: &PartitionEntry) {
+        let mut writer = self.writer.lock();
+        writer.checkpointed = writer.checkpointed.max(Offset::new(entry.end).unwrap_or_default());
+        writer.in_catalog = true;
+    }
+
+    fn entry(&self) -> PartitionEntry {
+        let state = self.state.lock();
+        let end = state.flushed;
+        let (mut epochs, mut producers) = (state.epochs.clone(), state.producers.clone());
+        epochs.cut(end);
+        producers.cut(end);
+        let unwritten = state.tail.iter().skip(state.position(end));
+        let mut waiting = unwritten.filter_map(|b| b.node_sequence);
+        let node_sequence = waiting.next().unwrap_or(if state.open.is_empty() {
+            state.node_sequence
+        } else {
+            state.open_sequence
+        });
+        let log_start = self.log_start().min(end);
+        epochs.start_at(log_start);
+        let segments = self.segments.read();
+        PartitionEntry {
+            handle: self.handle,
+            memory: self.is_memory(),
+            offline: self.condition() == Condition::Damaged,
+            log_start: log_start.get(),
+            end: end.get(),
+            node_sequence,
+            segments: segments.iter().filter(|s| s.written() > 0).map(|s| s.entry()).collect(),
+            epochs,
+            producers,
+        }
+    }
+}
+
+fn note_batch(state: &mut State, header: &BatchHeader, bytes: Bytes) {
+    let base = state.end;
+    let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
+    state.push_batch(header, base, bytes);
+    state.epochs.appended(epoch, base);
+    state.producers.appended(header, base, epoch);
+}
+
+impl Partition {
+    /// The segments, and the offset up to which the persisted checkpoint covers them.
+    pub(crate) fn segments_and_checkpoint(&self) -> (Vec<Arc<Segment>>, Offset) {
+        let checkpointed = self.writer.lock().checkpointed;
+        (self.segments.read().clone(), checkpointed)
+    }
+
+    /// Removes the files of segments that lie wholly below the log start and the persisted checkpoint.
+    pub(crate) fn remove_dead_segments(&self) -> std::io::Result<()> {
+        let start = self.points.log_start_synced.load(Ordering::Acquire);
+        loop {
+            let dead = {
+                let writer = self.writer.lock();
+                let mut segments = self.segments.write();
+                let end = segments.get(1).map(|next| next.base());
+                if !end.is_some_and(|end| end.get() <= start && end <= writer.checkpointed) {
+                    return Ok(());
+                }
+                segments.remove(0)
+            };
+            self.shared.files.forget((self.handle, dead.base().get()));
+            let disk = &*self.shared.disk;
+            for extension in ["log", "index"] {
+                match disk.remove_file(&path(&self.folder, dead.base(), extension)) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The state under a partition's short lock: the open batch and the tail of sealed ones.
+//!
+//! Invariant: the tail has no holes; in it, batches below `flushed` are in a segment, below `committed` are durable as the
+//! topic promises, and the rest waits. Batches leave at the front only, and only below `flushed`.
+
+use super::epochs::Epochs;
+use super::producers::Producers;
+use crate::batch::{BatchBuilder, BatchHeader, Seal, sequence_plus};
+use crate::{LeaderEpoch, Offset};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// The slot of a node that runs alone.
+const NODE_SLOT: i16 = 0;
+
+/// A sealed batch.
+#[derive(Debug, Clone)]
+pub(crate) struct TailBatch {
+    pub(crate) base: Offset,
+    pub(crate) last: Offset,
+    pub(crate) max_timestamp: i64,
+    /// Node's sequence of its first record, if made here.
+    pub(crate) node_sequence: Option<i32>,
+    pub(crate) bytes: Bytes,
+    /// Base offset of the segment it goes to; meaningful once committed.
+    pub(crate) segment: Offset,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) open: BatchBuilder,
+    pub(crate) open_base: Offset,
+    pub(crate) open_sequence: i32,
+    pub(crate) tail: VecDeque<TailBatch>,
+    /// The log end: next offset to assign.
+    pub(crate) end: Offset,
+    pub(crate) committed: Offset,
+    pub(crate) flushed: Offset,
+    /// Bytes of sealed batches that wait for a commit.
+    pub(crate) sealed_bytes: usize,
+    /// Bytes of committed batches that wait for their segment.
+    pub(crate) pending_bytes: usize,
+    pub(crate) epochs: Epochs,
+    pub(crate) producers: Producers,
+    pub(crate) node_sequence: i32,
+    /// In the commit queue.
+    pub(crate) queued: bool,
+    /// While full: probe for room at this monotonic time.
+    pub(crate) probe_at_ns: u64,
+    /// Why it takes no appends, when damaged.
+    pub(crate) damage: Option<String>,
+}
+
+impl State {
+    pub(crate) fn new(end: Offset, epochs: Epochs, producers: Producers, sequence: i32) -> Self {
+        Self {
+            open: BatchBuilder::new(),
+            open_base: end,
+            open_sequence: sequence,
+            tail: VecDeque::new(),
+            end,
+            committed: end,
+            flushed: end,
+            sealed_bytes: 0,
+            pending_bytes: 0,
+            epochs,
+            producers,
+            node_sequence: sequence,
+            queued: false,
+            probe_at_ns: 0,
+            damage: None,
+        }
+    }
+
+    /// Bytes that wait for a commit.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.sealed_bytes + self.open.size_bytes()
+    }
+
+    /// Seals the open batch, if there is one.
+    pub(crate) fn seal(&mut self, epoch: LeaderEpoch) {
+        let (records, max_timestamp) = (self.open.record_count(), self.open.max_timestamp_ms());
+        let seal = Seal {
+            base_offset: self.open_base,
+            epoch,
+            node_slot: NODE_SLOT,
+            base_sequence: self.open_sequence,
+        };
+        let Some(bytes) = self.open.seal(seal) else { return };
+        self.sealed_bytes += bytes.len();
+        self.tail.push_back(TailBatch {
+            base: self.open_base,
+            last: self.open_base.plus(records - 1),
+            max_timestamp,
+            node_sequence: Some(self.open_sequence),
+            bytes,
+            segment: Offset::ZERO,
+        });
+    }
+
+    /// Adds a batch that is placed already: a client's, or one read back from the journal.
+    pub(crate) fn push_batch(&mut self, header: &BatchHeader, base: Offset, bytes: Bytes) {
+        let records = header.last_offset_delta.unsigned_abs();
+        self.sealed_bytes += bytes.len();
+        let node_sequence = header.is_made_here().then_some(header.base_sequence);
+        if node_sequence.is_some() {
+            self.node_sequence = sequence_plus(header.last_sequence(), 1);
+        }
+        self.tail.push_back(TailBatch {
+            base,
+            last: base.plus(records),
+            max_timestamp: header.max_timestamp,
+            node_sequence,
+            bytes,
+            segment: Offset::ZERO,
+        });
+        self.end = base.plus(records).plus(1);
+    }
+
+    /// Index of the first batch in the tail that ends beyond `offset`.
+    pub(crate) fn position(&self, offset: Offset) -> usize {
+        self.tail.partition_point(|b| b.last < offset)
+    }
+
+    /// Forgets everything that is not committed; returns how many bytes that was.
+    pub(crate) fn cut(&mut self) -> usize {
+        let end = self.committed;
+        let bytes = self.waiting_bytes();
+        if !self.open.is_empty() {
+            self.node_sequence = self.open_sequence;
+        }
+        self.open = BatchBuilder::new();
+        while self.tail.back().is_some_and(|b| b.base >= end) {
+            let dropped = self.tail.pop_back();
+            if let Some(sequence) = dropped.and_then(|b| b.node_sequence) {
+                self.node_sequence = sequence;
+            }
+        }
+        self.sealed_bytes = 0;
+        self.end = end;
+        self.epochs.cut(end);
+        self.producers.cut(end);
+        bytes
+    }
+}

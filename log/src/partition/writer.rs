@@ -1,0 +1,271 @@
+//! The segment side of a partition: where committed batches go, room for them, rolling, and the lazy write.
+//!
+//! Invariant: room is reserved before the journal is written, so an acknowledged batch always finds its place; and a batch is
+//! written to its segment only after its cycle was synced.
+
+use super::state::TailBatch;
+use super::{Condition, Partition};
+use crate::Offset;
+use crate::disk::{DiskFile, OpenMode};
+use crate::segment::{Segment, path};
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The first reservation of a segment; each further one is twice the one before.
+const RESERVE_BYTES_MIN: u64 = 64 << 10;
+/// No reservation is larger than this.
+const RESERVE_BYTES_MAX: u64 = 8 << 20;
+/// Folders put aside for one partition before the sweep removes them.
+const ASIDE_MAX: u32 = 100;
+/// Kafka's index positions are i32.
+const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
+
+/// The writer's half of a partition, under its own lock.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    /// Bytes of the active segment once all that is planned is written.
+    planned: u64,
+    /// Bytes of the active segment for which there is room.
+    reserved: u64,
+    /// Size of the next reservation.
+    reserve_next: u64,
+    /// The folder exists, as far as this process knows.
+    folder_made: bool,
+    /// Names in the folder changed since it was last synced.
+    pub(super) folder_dirty: bool,
+    /// Segments written to since they were last synced.
+    pub(super) dirty: Vec<Arc<Segment>>,
+    /// Offset up to which the persisted checkpoint covers the files.
+    pub(super) checkpointed: Offset,
+    /// The next batch begins a segment, whatever room the active one has.
+    roll_next: bool,
+    /// The persisted catalog knows this partition.
+    pub(super) in_catalog: bool,
+}
+
+/// Why batches found no place.
+#[derive(Debug)]
+pub(crate) enum PlanError {
+    /// No room: the batches must be cut.
+    Full,
+    /// The disk answered something else: the directory goes offline.
+    Io(String),
+}
+
+impl Writer {
+    /// For a partition whose active segment has this many bytes.
+    pub(super) fn resumed(planned: u64, folder_made: bool, checkpointed: Offset) -> Self {
+        Self {
+            planned,
+            reserve_next: RESERVE_BYTES_MIN,
+            folder_made,
+            checkpointed,
+            ..Self::default()
+        }
+    }
+
+    /// Recovery found more bytes in the active segment.
+    pub(super) fn replan(&mut self, planned: u64) {
+        self.planned = planned;
+        self.reserved = 0;
+    }
+
+    /// What follows goes to a segment of its own.
+    pub(super) fn force_roll(&mut self) {
+        self.roll_next = true;
+    }
+
+    /// Recovery found the folder.
+    pub(super) fn resume_folder(&mut self) {
+        self.folder_made = true;
+        self.folder_dirty = true;
+        self.replan(0);
+    }
+}
+
+fn classify(error: &io::Error, what: &Path) -> PlanError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PlanError::Full,
+        _ => PlanError::Io(format!("{}: {error}", what.display())),
+    }
+}
+
+impl Partition {
+    /// Gives each batch its segment and reserves the room, rolling where need be. On error nothing is planned.
+    pub(super) fn plan(
+        &self,
+        writer: &mut Writer,
+        batches: &mut [TailBatch],
+    ) -> Result<(), PlanError> {
+        let (planned, reserved) = (writer.planned, writer.reserved);
+        let newest = self.segments.read().last().map(|s| s.base());
+        let result = self.try_plan(writer, batches);
+        if result.is_err() {
+            // Segments that were begun for what is now cut would stand above the log end.
+            self.segments.write().retain(|s| newest.is_some_and(|newest| s.base() <= newest));
+            (writer.planned, writer.reserved) = (planned, reserved);
+        }
+        result
+    }
+
+    fn try_plan(&self, writer: &mut Writer, batches: &mut [TailBatch]) -> Result<(), PlanError> {
+        let settings = self.settings.read();
+        let segment_bytes = settings.segment_bytes.clamp(1, SEGMENT_BYTES_LIMIT);
+        let segment_ms = i64::try_from(settings.segment_ms).unwrap_or(i64::MAX);
+        drop(settings);
+        let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
+        let mut active = self.segments.read().last().cloned();
+        // Reserve once per run of batches in a segment, not once per batch.
+        let mut need = writer.planned;
+        for batch in batches {
+            let size = batch.bytes.len() as u64;
+            let full = |s: &Segment| {
+                let old = now_ms.saturating_sub(s.times().first_append_ms) >= segment_ms;
+                let distant = batch.last.get() - s.base().get() > i64::from(i32::MAX);
+                writer.roll_next || need > 0 && (need + size > segment_bytes || old || distant)
+            };
+            let segment = match active.as_ref().filter(|s| !full(s)) {
+                Some(segment) => Arc::clone(segment),
+                None => {
+                    self.reserve(writer, active.as_ref(), need)?;
+                    writer.planned = need;
+                    let rolled = self.roll(writer, batch.base, now_ms)?;
+                    need = 0;
+                    active.insert(rolled).clone()
+                }
+            };
+            batch.segment = segment.base();
+            segment.note_append(now_ms);
+            need += size;
+        }
+        self.reserve(writer, active.as_ref(), need)?;
+        writer.planned = need;
+        Ok(())
+    }
+
+    /// Makes sure that the active segment has room up to byte `need`.
+    fn reserve(
+        &self,
+        writer: &mut Writer,
+        active: Option<&Arc<Segment>>,
+        need: u64,
+    ) -> Result<(), PlanError> {
+        let Some(active) = active.filter(|_| need > writer.reserved.max(writer.planned)) else {
+            return Ok(());
+        };
+        let name = path(&self.folder, active.base(), "log");
+        let file = self.open_segment(active).map_err(|e| classify(&e, &name))?;
+        let from = writer.reserved.max(active.written());
+        let chunk = writer.reserve_next.max(need - from);
+        let got = match file.reserve(from, chunk) {
+            // No room for a generous piece: what is needed now will do.
+            Err(e) if matches!(classify(&e, &name), PlanError::Full) && chunk > need - from => {
+                file.reserve(from, need - from).map(|()| need - from)
+            }
+            other => other.map(|()| chunk),
+        };
+        writer.reserved = from + got.map_err(|e| classify(&e, &name))?;
+        writer.reserve_next = (writer.reserve_next * 2).min(RESERVE_BYTES_MAX);
+        Ok(())
+    }
+
+    /// Begins a segment at `base`.
+    fn roll(
+        &self,
+        writer: &mut Writer,
+        base: Offset,
+        now_ms: i64,
+    ) -> Result<Arc<Segment>, PlanError> {
+        let disk = &*self.shared.disk;
+        if !writer.folder_made {
+            self.make_folder().map_err(|e| classify(&e, &self.folder))?;
+            writer.folder_made = true;
+        }
+        let name = path(&self.folder, base, "log");
+        let file = disk.open(&name, OpenMode::Truncate).map_err(|e| classify(&e, &name))?;
+        self.shared.files.put((self.handle, base.get()), file);
+        let segment = Arc::new(Segment::new(base, now_ms));
+        self.segments.write().push(Arc::clone(&segment));
+        writer.folder_dirty = true;
+        writer.roll_next = false;
+        writer.planned = 0;
+        writer.reserved = 0;
+        writer.reserve_next = RESERVE_BYTES_MIN;
+        Ok(segment)
+    }
+
+    /// Makes the folder; what an earlier topic of the name left there is put aside for the sweep.
+    fn make_folder(&self) -> io::Result<()> {
+        let disk = &*self.shared.disk;
+        self.shared.topics_dirty.store(true, Ordering::Release);
+        match disk.create_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                // A start that crashed may have put one aside already.
+                for attempt in 0..ASIDE_MAX {
+                    let name = format!("{:016x}-{attempt}.deleted", self.handle);
+                    if disk.rename(&self.folder, &self.folder.with_file_name(name)).is_ok() {
+                        break;
+                    }
+                }
+                disk.create_dir(&self.folder)
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn open_segment(&self, segment: &Segment) -> io::Result<Arc<dyn DiskFile>> {
+        let name = path(&self.folder, segment.base(), "log");
+        self.shared.files.get((self.handle, segment.base().get()), &name)
+    }
+
+    /// Writes committed batches to their segments' page cache. An error takes the directory offline.
+    pub(crate) fn flush(&self) -> Result<(), String> {
+        let mut writer = self.writer.lock();
+        self.flush_locked(&mut writer)
+    }
+
+    pub(super) fn flush_locked(&self, writer: &mut Writer) -> Result<(), String> {
+        let pending: Vec<TailBatch> = {
+            let state = self.state.lock();
+            let from = state.position(state.flushed);
+            let committed = state.committed;
+            state.tail.iter().skip(from).take_while(|b| b.base < committed).cloned().collect()
+        };
+        if pending.is_empty() || self.condition() == Condition::Deleted {
+            return Ok(());
+        }
+        let segments = self.segments.read().clone();
+        for run in pending.chunk_by(|a, b| a.segment == b.segment) {
+            let Some(index) = segments.iter().rposition(|s| s.base() == run[0].segment) else {
+                // Retention took the segment before it was written: nobody can read it any more.
+                continue;
+            };
+            let segment = &segments[index];
+            let name = path(&self.folder, segment.base(), "log");
+            let say = |e: io::Error| format!("writing {}: {e}", name.display());
+            let file = self.open_segment(segment).map_err(say)?;
+            let slices: Vec<IoSlice<'_>> = run.iter().map(|b| IoSlice::new(&b.bytes)).collect();
+            file.write_at(&slices, segment.written()).map_err(say)?;
+            let notes: Vec<_> =
+                run.iter().map(|b| (b.base, b.last, b.max_timestamp, b.bytes.len())).collect();
+            segment.note_written(&notes);
+            if !writer.dirty.iter().any(|s| Arc::ptr_eq(s, segment)) {
+                writer.dirty.push(Arc::clone(segment));
+            }
+            if index + 1 < segments.len() {
+                // Sealed: give back what was reserved beyond the end; the index is complete.
+                file.truncate(segment.written()).map_err(say)?;
+                segment.seal_index(&*self.shared.disk, &self.folder);
+            }
+        }
+        let mut state = self.state.lock();
+        let bytes: usize = pending.iter().map(|b| b.bytes.len()).sum();
+        state.pending_bytes = state.pending_bytes.saturating_sub(bytes);
+        if let Some(last) = pending.last() {
+            state.flushed = last.last.plus(1);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,630 @@
+//! Opening a data directory: from whatever a crash left to a log that can be served.
+//!
+//! In order: lock; superblock; catalog; the ring's files; walk the chain; metadata to its final state; batches applied again by
+//! offset; `memory` files scanned; files cut to what counts; a new generation and a new leader epoch; a checkpoint. Nothing in
+//! the directory is changed before everything that can be refused (another process, a newer version) has been looked at, and
+//! nothing that a second recovery would need is lost when this one is cut short: the catalog is written last.
+//!
+//! Invariant: what is served afterwards was acknowledged, or was never refused: no byte counts that is not in an intact cycle,
+//! below a checkpoint, or (`memory` topics) in an intact batch that follows the others.
+//! Neighbours: `catalog`, `journal::replay`, `partition::replay`.
+
+use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::catalog::{Catalog, PartitionEntry};
+use crate::checkpoint::Checkpointer;
+use crate::clock::Clock;
+use crate::commit::Committer;
+use crate::disk::{Disk, Lock, LockGuard};
+use crate::engine::{Engine, Metadata, Sizes, Topics, Wanted, aside, identity};
+use crate::journal::cycle::{Frame, frames};
+use crate::journal::replay::{Chain, read_frames, walk};
+use crate::journal::ring::Slot;
+use crate::journal::{self, BLOCK_BYTES, Journal, Maker, Mark, Opened};
+use crate::log::{LogOptions, OpenError, Recovery, Topic};
+use crate::metadata::{MetadataError, MetadataRecord, MetadataState, decode_all};
+use crate::partition::replay::Applied;
+use crate::partition::{Partition, PlanError};
+use crate::retention::{LogClock, Upkeep};
+use crate::shared::Shared;
+use crate::superblock::Superblock;
+use crate::{LeaderEpoch, Offset};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The first start writes a file of this size, so that it serves at once; the others follow in the background.
+const FIRST_FILE_BYTES: u64 = 2 << 20;
+/// A journal file holds a batch, its header and the block of the file's head.
+const JOURNAL_FILE_BYTES_MIN: u64 = 64 << 10;
+/// Replayed batches are written when this much has gathered in a partition.
+const REPLAY_FLUSH_BYTES: usize = 256 << 10;
+
+/// Opens or creates a data directory.
+pub(crate) fn open(
+    mut options: LogOptions,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Engine, Recovery), OpenError> {
+    let began = clock.monotonic_ns();
+    options.journal_file_bytes =
+        (options.journal_file_bytes / BLOCK_BYTES * BLOCK_BYTES).max(JOURNAL_FILE_BYTES_MIN);
+    // With one file alone no cycle could be written while a checkpoint runs.
+    options.journal_files = options.journal_files.max(2);
+    let dir = options.dir.clone();
+    make_folders(&*disk, &dir)?;
+    let lock = take_lock(&*disk, &dir)?;
+    let mut report = Recovery::default();
+    let superblock = match Superblock::read(&*disk, &dir)? {
+        Some(superblock) => superblock,
+        None => {
+            report.created = true;
+            create(&*disk, &options)?
+        }
+    };
+    let id = superblock.directory_id;
+    let catalog = Catalog::read(&*disk, &dir, &id)?
+        .ok_or_else(|| damaged(&dir, "neither catalog.a nor catalog.b is intact".to_owned()))?;
+    let ring = open_ring(&*disk, &options, id)?;
+    report.unclean = !catalog.clean && !report.created;
+    let chain = walk(&ring.slots, &id, catalog.mark)
+        .map_err(|source| OpenError::Io { path: dir.join("journal"), source })?;
+    let start = Start { options, disk, clock, id, lock, catalog, ring, chain, report };
+    let (engine, mut report) = start.run(&superblock)?;
+    let took = engine.shared.clock.monotonic_ns().saturating_sub(began);
+    report.took = Duration::from_nanos(took);
+    Ok((engine, report))
+}
+
+fn damaged(dir: &Path, detail: String) -> OpenError {
+    OpenError::Damaged { dir: dir.to_owned(), detail }
+}
+
+fn make_folders(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    let mut missing = Vec::new();
+    let mut at = Some(dir);
+    while let Some(folder) = at.filter(|f| !f.as_os_str().is_empty()) {
+        match disk.list(folder) {
+            Ok(_) => break,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(folder),
+            Err(source) => return Err(OpenError::Io { path: folder.to_owned(), source }),
+        }
+        at = folder.parent();
+    }
+    for folder in missing.into_iter().rev() {
+        let io = |source| OpenError::Io { path: folder.to_owned(), source };
+        match disk.create_dir(folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(e)),
+            _ => {}
+        }
+        if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
+            disk.sync_dir(parent).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
+    let path = dir.join("headwater.lock");
+    match disk.lock(&path, &format!("{}\n", std::process::id())) {
+        Ok(Lock::Held(guard)) => Ok(guard),
+        Ok(Lock::InUse(holder)) => Err(OpenError::InUse { dir: dir.to_owned(), holder }),
+        Err(source) => Err(OpenError::Io { path, source }),
+    }
+}
+
+/// Makes a new directory; the superblock comes last and makes it one.
+fn create(disk: &dyn Disk, options: &LogOptions) -> Result<Superblock, OpenError> {
+    let dir = &options.dir;
+    let io = |source| OpenError::Io { path: dir.clone(), source };
+    let made = |result: io::Result<()>| match result {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io(e)),
+        _ => Ok(()),
+    };
+    made(disk.create_dir(&dir.join("journal")))?;
+    made(disk.create_dir(&dir.join("topics")))?;
+    if !disk.list(&dir.join("topics")).map_err(io)?.is_empty() {
+        return Err(damaged(dir, "there are topics but no superblock".to_owned()));
+    }
+    let superblock = Superblock {
+        directory_id: disk.random_id().map_err(io)?,
+        machine_id: disk.machine_id().unwrap_or_default(),
+    };
+    let id = superblock.directory_id;
+    let size = options.journal_file_bytes.min(FIRST_FILE_BYTES);
+    journal::create(disk, dir, 0, id, size).map_err(io)?;
+    for sequence in 0..2 {
+        let mark = Mark { generation: 0, cycle: 0, crc: 0, slot: 0, at: BLOCK_BYTES };
+        Catalog { sequence, clean: true, mark, ..Catalog::default() }
+            .write(disk, dir, &id)
+            .map_err(io)?;
+    }
+    disk.sync_dir(dir).map_err(io)?;
+    superblock.write(disk, dir)?;
+    Ok(superblock)
+}
+
+struct Ring {
+    slots: Vec<Slot>,
+    /// Files that cannot be written to: their cycles count, then they are made again.
+    unfinished: BTreeSet<u32>,
+}
+
+fn open_ring(disk: &dyn Disk, options: &LogOptions, id: [u8; 16]) -> Result<Ring, OpenError> {
+    let folder = options.dir.join("journal");
+    let entries =
+        disk.list(&folder).map_err(|source| OpenError::Io { path: folder.clone(), source })?;
+    let (mut slots, mut unfinished) = (Vec::new(), BTreeSet::new());
+    for entry in entries {
+        let Some(number) = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let (file, size_bytes) = match journal::open(disk, &options.dir, number, id)? {
+            Opened::File(file, size) => (file, size),
+            Opened::Unfinished(file, size) => {
+                unfinished.insert(number);
+                (file, size)
+            }
+        };
+        slots.push(Slot { number, file, size_bytes, last_cycle: None });
+    }
+    slots.sort_by_key(|s| s.number);
+    Ok(Ring { slots, unfinished })
+}
+
+struct Start {
+    options: LogOptions,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    id: [u8; 16],
+    lock: Box<dyn LockGuard>,
+    catalog: Catalog,
+    ring: Ring,
+    chain: Chain,
+    report: Recovery,
+}
+
+type ByHandle = HashMap<u64, Arc<Partition>>;
+
+impl Start {
+    fn run(mut self, superblock: &Superblock) -> Result<(Engine, Recovery), OpenError> {
+        let before = self.catalog_metadata()?;
+        let mut metadata =
+            Metadata { state: before.clone(), sequence: self.catalog.metadata_sequence };
+        self.report_gaps();
+        self.replay_metadata(&mut metadata)?;
+        // Nothing is refused from here on; now the directory may be changed.
+        let moved = self.check_machine(superblock)?;
+        self.put_deleted_aside(&before, &metadata.state)?;
+        let shared = self.shared();
+        let (topics, partitions) = self.make_topics(&metadata.state, &shared);
+        self.replay_batches(&partitions)?;
+        self.settle(&partitions)?;
+        self.start_epoch(&mut metadata, &partitions, moved)?;
+        self.report.topics = topics.len() as u32;
+        self.report.partitions = partitions.len() as u32;
+        self.finish(metadata, topics, shared)
+    }
+
+    fn io(&self, path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path: path.clone(), source }
+    }
+
+    fn metadata_error(&self, what: &str, error: MetadataError) -> OpenError {
+        let (dir, detail) = (self.options.dir.clone(), format!("{what}: {error}"));
+        match error {
+            MetadataError::FromTheFuture { .. } => OpenError::FromTheFuture { dir, detail },
+            _ => OpenError::Damaged { dir, detail },
+        }
+    }
+
+    fn catalog_metadata(&self) -> Result<MetadataState, OpenError> {
+        let mut state = MetadataState::default();
+        if self.catalog.metadata.is_empty() {
+            return Ok(state);
+        }
+        let records = decode_all(&self.catalog.metadata)
+            .map_err(|e| self.metadata_error("metadata in the catalog", e))?;
+        for record in &records {
+            state
+                .apply(record)
+                .map_err(|e| damaged(&self.options.dir, format!("metadata in the catalog: {e}")))?;
+        }
+        Ok(state)
+    }
+
+    fn report_gaps(&mut self) {
+        for gap in &self.chain.gaps {
+            self.report.findings.push(format!(
+                "journal cycles {} to {}, which had been synced, cannot be read: {} at byte {}",
+                gap.first,
+                gap.last,
+                journal::path(&self.options.dir, gap.slot).display(),
+                gap.at
+            ));
+        }
+    }
+
+    /// First pass: metadata to its final state.
+    fn replay_metadata(&mut self, metadata: &mut Metadata) -> Result<(), OpenError> {
+        let mut bytes = Vec::new();
+        for found in &self.chain.cycles {
+            self.read_cycle(found, &mut bytes)?;
+            for frame in parse(&self.options.dir, found.header.number, &bytes)? {
+                let Frame::Metadata { sequence, record } = frame else { continue };
+                if sequence <= metadata.sequence {
+                    continue;
+                }
+                let what = format!("metadata in cycle {}", found.header.number);
+                let record =
+                    MetadataRecord::decode(record).map_err(|e| self.metadata_error(&what, e))?;
+                match metadata.state.apply(&record) {
+                    Ok(()) => {}
+                    // A cycle before it is lost: so may be what this record builds upon.
+                    Err(e) if !self.chain.gaps.is_empty() => {
+                        self.report.findings.push(format!("{what} does not apply: {e}"));
+                    }
+                    Err(e) => return Err(damaged(&self.options.dir, format!("{what}: {e}"))),
+                }
+                metadata.sequence = sequence;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_cycle(
+        &self,
+        found: &journal::replay::Found,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let path = journal::path(&self.options.dir, self.ring.slots[found.slot].number);
+        let whole = read_frames(&self.ring.slots, found, bytes).map_err(self.io(&path))?;
+        if !whole {
+            return Err(damaged(
+                &self.options.dir,
+                format!("{} at byte {} changed while it was read", path.display(), found.at),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A card that was moved or cloned: goes on, says so, and takes producer ids that its twin does not have.
+    fn check_machine(&mut self, superblock: &Superblock) -> Result<bool, OpenError> {
+        let machine_id = self.disk.machine_id().unwrap_or_default();
+        if machine_id == superblock.machine_id || superblock.machine_id == [0; 16] {
+            return Ok(false);
+        }
+        self.report.findings.push(
+            "this data directory was last used on another machine; if it was copied, do not run both"
+                .to_owned(),
+        );
+        self.report.moved_machine = true;
+        Superblock { machine_id, ..*superblock }.write(&*self.disk, &self.options.dir)?;
+        Ok(true)
+    }
+
+    /// Topics that the catalog knew and that are gone: their folders must not be taken for a new topic's.
+    fn put_deleted_aside(
+        &self,
+        before: &MetadataState,
+        after: &MetadataState,
+    ) -> Result<(), OpenError> {
+        let live: BTreeSet<u64> =
+            after.topics().flat_map(|t| t.partitions.iter().map(|h| h.get())).collect();
+        for topic in before.topics() {
+            for (number, handle) in topic.partitions.iter().enumerate() {
+                if live.contains(&handle.get()) {
+                    continue;
+                }
+                let folder = identity(&self.options.dir, topic, number, handle.get()).folder;
+                let aside = aside(&self.options.dir, handle.get());
+                if self.disk.list(&aside).is_ok() {
+                    continue;
+                }
+                match self.disk.rename(&folder, &aside) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(self.io(&folder)(e));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        let sizes = Sizes::of(&self.options);
+        let shared = Shared::new(
+            Arc::clone(&self.disk),
+            Arc::clone(&self.clock),
+            self.options.uncommitted_bytes_max,
+            sizes.batch_bytes_max,
+            self.catalog.log_clock_ms,
+        );
+        // A start may be cut short and its folders be there unsynced: the first checkpoint syncs them.
+        shared.topics_dirty.store(true, Ordering::Release);
+        Arc::new(shared)
+    }
+
+    fn make_topics(&mut self, state: &MetadataState, shared: &Arc<Shared>) -> (Topics, ByHandle) {
+        let mut entries: HashMap<u64, PartitionEntry> =
+            self.catalog.partitions.drain(..).map(|e| (e.handle, e)).collect();
+        let (mut topics, mut by_handle) = (BTreeMap::new(), HashMap::new());
+        for wanted in state.topics() {
+            let mut partitions = Vec::with_capacity(wanted.partitions.len());
+            for (number, handle) in wanted.partitions.iter().enumerate() {
+                let handle = handle.get();
+                let partition = Partition::new(
+                    identity(&self.options.dir, wanted, number, handle),
+                    wanted.settings.clone(),
+                    entries.remove(&handle),
+                    LeaderEpoch::default(),
+                    shared,
+                );
+                by_handle.insert(handle, Arc::clone(&partition));
+                partitions.push(partition);
+            }
+            topics.insert(wanted.name.clone(), Topic::new(wanted, partitions));
+        }
+        (topics, by_handle)
+    }
+
+    /// Second pass: batches by offset, log starts, and what a lost cycle held.
+    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        let mut bytes = Vec::new();
+        let cycles = std::mem::take(&mut self.chain.cycles);
+        let mut checked = BTreeSet::new();
+        for found in &cycles {
+            self.read_cycle(found, &mut bytes)?;
+            let shared = Bytes::copy_from_slice(&bytes);
+            let after_gap = self.chain.gaps.iter().any(|g| g.last + 1 == found.header.number);
+            for frame in parse(&self.options.dir, found.header.number, &bytes)? {
+                match frame {
+                    Frame::Metadata { .. } => {}
+                    Frame::LogStart { handle, offset } => {
+                        if let Some(partition) = partitions.get(&handle) {
+                            partition.replay_log_start(offset);
+                        }
+                    }
+                    Frame::Ends(ends) if after_gap => {
+                        for end in ends {
+                            if let Some(partition) = partitions.get(&end.handle) {
+                                self.make_up(partition, Offset::new(end.end).unwrap_or_default())?;
+                            }
+                        }
+                    }
+                    Frame::Ends(_) => {}
+                    Frame::Batches { handle, at, bytes } => {
+                        // A deleted topic's frames find no partition.
+                        let Some(partition) = partitions.get(&handle) else { continue };
+                        if checked.insert(handle)
+                            && let Err(why) = partition.check_active()
+                        {
+                            self.lose(partition, why);
+                        }
+                        self.apply(partition, shared.slice(at..at + bytes.len()))?;
+                    }
+                }
+            }
+            self.report.cycles_replayed += 1;
+            self.report.bytes_replayed += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, partition: &Arc<Partition>, frame: Bytes) -> Result<(), OpenError> {
+        let mut at = 0;
+        while at < frame.len() {
+            let size = BatchHeader::parse_alone(&frame[at..(at + HEADER_BYTES).min(frame.len())])
+                .map(|h| (h.size_bytes(), h.base_offset));
+            let (size, base) = size.map_err(|e| {
+                damaged(&self.options.dir, format!("{partition:?} in the journal: {e}"))
+            })?;
+            let end = (at + size).min(frame.len());
+            // A copy of its own: a slice would keep the whole cycle in memory.
+            let batch = Bytes::copy_from_slice(&frame[at..end]);
+            let applied = partition.replay(batch.clone());
+            let applied = match applied {
+                Ok(Applied::Missing(_)) => {
+                    self.make_up(partition, Offset::new(base).unwrap_or_default())?;
+                    partition.replay(batch)
+                }
+                other => other,
+            };
+            if let Err(e) = applied {
+                return Err(damaged(
+                    &self.options.dir,
+                    format!("{partition:?} in the journal: {e}"),
+                ));
+            }
+            at = end;
+        }
+        self.place(partition, REPLAY_FLUSH_BYTES)
+    }
+
+    fn place(&self, partition: &Partition, at_least_bytes: usize) -> Result<(), OpenError> {
+        partition.settle_replayed(at_least_bytes).map_err(|e| {
+            let source = match e {
+                PlanError::Full => io::Error::from(io::ErrorKind::StorageFull),
+                PlanError::Io(why) => io::Error::other(why),
+            };
+            OpenError::Io { path: partition.folder().to_owned(), source }
+        })
+    }
+
+    /// Records up to `end` were acknowledged and their cycle is lost: the segment may have them.
+    fn make_up(&mut self, partition: &Arc<Partition>, end: Offset) -> Result<(), OpenError> {
+        self.place(partition, 0)?;
+        if partition.end_offset() >= end {
+            return Ok(());
+        }
+        let from = partition.end_offset();
+        let reached = partition.adopt(Some(end)).unwrap_or(from);
+        if reached >= end {
+            self.report.findings.push(format!(
+                "{partition:?}: offsets {from} to {} were in a damaged part of the journal and are taken from the segment",
+                end.get() - 1
+            ));
+            return Ok(());
+        }
+        let why = format!(
+            "{partition:?}: acknowledged records at offsets {reached} to {} are lost",
+            end.get() - 1
+        );
+        partition.skip_to(end);
+        self.lose(partition, why);
+        Ok(())
+    }
+
+    fn lose(&mut self, partition: &Partition, why: String) {
+        let why = format!("{why}; the partition takes no more records");
+        self.report.findings.push(why.clone());
+        partition.set_damaged(why);
+    }
+
+    /// Writes what was applied, scans `memory` files, cuts files to what counts.
+    fn settle(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        let mut all: Vec<_> = partitions.values().cloned().collect();
+        all.sort_by_key(|p| p.handle());
+        for partition in all {
+            let before = self.catalog_end(&partition);
+            self.place(&partition, 0)?;
+            let scan = self.report.unclean && partition.is_memory() && !partition.is_damaged();
+            if scan && let Err(e) = partition.adopt(None) {
+                self.lose(&partition, format!("{partition:?}: {e}"));
+                continue;
+            }
+            if (scan || partition.end_offset() != before) && !partition.is_damaged() {
+                let cut = partition.cut_file().and_then(|()| {
+                    partition.remove_beyond().map_err(|e| format!("{partition:?}: {e}"))
+                });
+                if let Err(why) = cut {
+                    self.lose(&partition, why);
+                }
+            }
+            partition.publish_replayed();
+        }
+        Ok(())
+    }
+
+    fn catalog_end(&self, partition: &Partition) -> Offset {
+        // Positions are published once the replay of a partition has ended: until then they are the catalog's.
+        partition.positions().log_end
+    }
+
+    fn start_epoch(
+        &mut self,
+        metadata: &mut Metadata,
+        partitions: &ByHandle,
+        moved: bool,
+    ) -> Result<(), OpenError> {
+        let newest = partitions.values().filter_map(|p| p.last_epoch()).max().unwrap_or_default();
+        let epoch = metadata.state.epoch().max(newest).next();
+        let mut records = vec![MetadataRecord::EpochStarted { epoch }];
+        if moved {
+            let random = self.disk.random_id().map_err(self.io(&self.options.dir))?;
+            let leap = i64::from(u32::from_le_bytes([random[0], random[1], random[2], random[3]]));
+            let next = metadata.state.next_producer_id().saturating_add(leap);
+            records.push(MetadataRecord::ProducerIdsTaken { next });
+        }
+        for record in records {
+            metadata
+                .state
+                .apply(&record)
+                .map_err(|e| damaged(&self.options.dir, format!("starting an epoch: {e}")))?;
+            metadata.sequence += 1;
+        }
+        for partition in partitions.values() {
+            partition.start_epoch(epoch);
+            // A start has everything synced: the settings' durability holds from here.
+            partition.switch_durability();
+        }
+        Ok(())
+    }
+
+    /// Begins the new generation and makes all that was done durable.
+    fn finish(
+        self,
+        metadata: Metadata,
+        topics: Topics,
+        shared: Arc<Shared>,
+    ) -> Result<(Engine, Recovery), OpenError> {
+        let Self { options, disk, clock, id, lock, catalog, ring, chain, mut report } = self;
+        let limits = Sizes::of(&options);
+        let mut slots: Vec<Slot> =
+            ring.slots.into_iter().filter(|s| !ring.unfinished.contains(&s.number)).collect();
+        let present: BTreeSet<u32> = slots.iter().map(|s| s.number).collect();
+        let missing: VecDeque<u32> =
+            (0..options.journal_files).filter(|n| !present.contains(n)).collect();
+        for slot in &mut slots {
+            slot.last_cycle = None;
+        }
+        // Where the chain ended the file is begun anew, from the next one on: wear spreads over the ring.
+        let slot = slots
+            .iter()
+            .map(|s| s.number)
+            .find(|n| *n > chain.end.slot)
+            .or_else(|| slots.first().map(|s| s.number))
+            .unwrap_or(0);
+        let mark = Mark {
+            generation: catalog.mark.generation + 1,
+            cycle: chain.end.cycle,
+            crc: chain.end.crc,
+            slot,
+            at: BLOCK_BYTES,
+        };
+        let maker = Maker::new(
+            Arc::clone(&disk),
+            options.dir.clone(),
+            id,
+            options.journal_file_bytes,
+            missing,
+        );
+        let maker = Arc::new(maker);
+        let journal = Journal::new(id, Arc::clone(&maker), slots, mark);
+        shared.counters.journal_size_bytes.store(journal.ring_bytes(), Ordering::Relaxed);
+        let log_clock = LogClock::resume(catalog.log_clock_ms, clock.monotonic_ns());
+        let engine = Engine {
+            limits,
+            directory_id: id,
+            committed_sequence: AtomicU64::new(metadata.sequence),
+            metadata: Mutex::new(metadata),
+            topics: RwLock::new(Arc::new(topics)),
+            version: AtomicU64::new(1),
+            committer: Mutex::new(Committer::new(journal)),
+            checkpointer: Mutex::new(Checkpointer {
+                sequence: catalog.sequence,
+                cycle: mark.cycle,
+            }),
+            maker,
+            mark: Mutex::new(mark),
+            log_clock: Mutex::new(log_clock),
+            upkeep: Mutex::new(Upkeep::new()),
+            full: Mutex::default(),
+            producer_ids: Mutex::new((0, 0)),
+            wanted: Wanted::default(),
+            lock: Mutex::new(Some(lock)),
+            shared,
+            options,
+        };
+        engine.tick_log_clock();
+        engine.checkpoint(false).map_err(|why| OpenError::Io {
+            path: engine.options.dir.clone(),
+            source: io::Error::other(why),
+        })?;
+        for finding in &mut report.findings {
+            tracing::error!(%finding, "recovery");
+        }
+        Ok((engine, report))
+    }
+}
+
+fn parse<'a>(dir: &Path, cycle: u64, bytes: &'a [u8]) -> Result<Vec<Frame<'a>>, OpenError> {
+    frames(bytes)
+        .ok_or_else(|| damaged(dir, format!("frames of journal cycle {cycle} do not parse")))
+}

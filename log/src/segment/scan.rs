@@ -1,0 +1,86 @@
+//! Walks the batch headers of a segment file, reading in large pieces.
+//!
+//! Invariant: never reads at or above the given end, and never steps past a header that does not parse.
+
+use crate::batch::{BatchError, BatchHeader, HEADER_BYTES};
+use crate::disk::{DiskFile, read_full_at};
+use std::io;
+
+const PIECE_BYTES: usize = 128 << 10;
+
+/// A batch header and the byte where it begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) byte: u64,
+    pub(crate) header: BatchHeader,
+}
+
+impl At {
+    /// The byte behind the batch.
+    pub(crate) fn end(&self) -> u64 {
+        self.byte + self.header.size_bytes() as u64
+    }
+}
+
+/// The walk.
+pub(crate) struct Scan<'a> {
+    file: &'a dyn DiskFile,
+    at: u64,
+    end: u64,
+    piece: Vec<u8>,
+    piece_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// From byte `at`, which must be where a batch begins, to byte `end`.
+    pub(crate) fn new(file: &'a dyn DiskFile, at: u64, end: u64) -> Self {
+        Self { file, at, end, piece: Vec::new(), piece_at: 0 }
+    }
+
+    /// Where the next header is looked for.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Goes on elsewhere.
+    pub(crate) fn seek(&mut self, at: u64) {
+        self.at = at;
+    }
+
+    /// The next header; `Ok(None)` at the end. After a [`BatchError`] the walk stands still.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Result<At, BatchError>>> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        if self.end - self.at < HEADER_BYTES as u64 {
+            return Ok(Some(Err(BatchError::Short)));
+        }
+        let bytes = self.bytes(HEADER_BYTES)?;
+        let header = match BatchHeader::parse_alone(bytes) {
+            Ok(header) => header,
+            Err(e) => return Ok(Some(Err(e))),
+        };
+        let at = At { byte: self.at, header };
+        if at.end() > self.end {
+            return Ok(Some(Err(BatchError::Short)));
+        }
+        self.at = at.end();
+        Ok(Some(Ok(at)))
+    }
+
+    /// `n` bytes from `self.at`, fewer only when the file is shorter than it should be.
+    fn bytes(&mut self, n: usize) -> io::Result<&[u8]> {
+        let inside = self.at >= self.piece_at
+            && self.at + n as u64 <= self.piece_at + self.piece.len() as u64;
+        if !inside {
+            // Large batches are hopped over, small ones read together.
+            let want = (self.end - self.at).min(PIECE_BYTES as u64) as usize;
+            self.piece.resize(want, 0);
+            self.piece_at = self.at;
+            let read = read_full_at(self.file, &mut self.piece, self.at)?;
+            self.piece.truncate(read);
+        }
+        let from = (self.at - self.piece_at) as usize;
+        Ok(&self.piece[from..(from + n).min(self.piece.len())])
+    }
+}

@@ -1,0 +1,257 @@
+//! What every partition of a log shares: the seams, the commit queue, budgets, the offline switch, counters.
+//!
+//! Invariant: a partition is in the queue at most once (its own flag says so), so the queue is as long as there are partitions.
+//! Lock order in this crate: committer, checkpointer, metadata, a partition's writer, its state, the queue; never backwards.
+//! Neighbours: partitions put themselves into the queue; `commit` takes it.
+
+use crate::Partition;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::segment::Segment;
+use crate::segment::files::Files;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Indexes of sealed segments kept in memory.
+const INDEXES_MAX: usize = 64;
+
+/// Shared by all partitions of a log.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) files: Files,
+    pub(crate) queue: Queue,
+    pub(crate) uncommitted_bytes: AtomicUsize,
+    pub(crate) uncommitted_bytes_max: usize,
+    /// Bytes of batches in the partitions' memory tails, committed ones only.
+    pub(crate) tail_bytes: AtomicUsize,
+    /// The largest batch that a journal file has room for.
+    pub(crate) journal_batch_bytes_max: usize,
+    /// The log clock at the last cycle or upkeep, for appends that need a coarse one.
+    pub(crate) log_clock_ms: AtomicI64,
+    pub(crate) moved: watch::Sender<u64>,
+    pub(crate) counters: Counters,
+    pub(crate) memory_bytes_since_checkpoint: AtomicU64,
+    /// Folders were made since the topics' folder was last synced.
+    pub(crate) topics_dirty: AtomicBool,
+    pub(crate) controls: Mutex<Controls>,
+    offline: AtomicBool,
+    offline_reason: Mutex<Option<String>>,
+    indexes: Mutex<VecDeque<Arc<Segment>>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// What waits for a cycle beside batches, in the order it was decided.
+#[derive(Debug, Default)]
+pub(crate) struct Controls {
+    /// Encoded metadata records with their sequence.
+    pub(crate) metadata: VecDeque<(u64, Vec<u8>)>,
+    /// Partitions whose log start moved.
+    pub(crate) log_starts: Vec<(Arc<Partition>, i64)>,
+    /// Partitions of deleted topics, with the sequence of the deletion.
+    pub(crate) deleted: Vec<(u64, Arc<Partition>)>,
+}
+
+impl Controls {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.metadata.is_empty() && self.log_starts.is_empty() && self.deleted.is_empty()
+    }
+}
+
+/// Sums since the log was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) cycles: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) committed_bytes: AtomicU64,
+    pub(crate) sync_ns: AtomicU64,
+    pub(crate) sync_ns_max: AtomicU64,
+    pub(crate) sync_histogram: [AtomicU64; 16],
+    pub(crate) journal_used_bytes: AtomicU64,
+    pub(crate) journal_size_bytes: AtomicU64,
+    pub(crate) ring_waits: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) partitions_full: AtomicUsize,
+}
+
+impl Counters {
+    pub(crate) fn note_sync(&self, ns: u64) {
+        self.sync_ns.fetch_add(ns, Ordering::Relaxed);
+        self.sync_ns_max.fetch_max(ns, Ordering::Relaxed);
+        // Bucket i holds syncs of at most 64 us << i.
+        let bucket = (0..15).find(|i| ns <= 64_000u64 << i).unwrap_or(15);
+        self.sync_histogram[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        uncommitted_bytes_max: usize,
+        journal_batch_bytes_max: usize,
+        log_clock_ms: i64,
+    ) -> Self {
+        Self {
+            files: Files::new(Arc::clone(&disk), 256),
+            disk,
+            clock,
+            queue: Queue::default(),
+            uncommitted_bytes: AtomicUsize::new(0),
+            uncommitted_bytes_max,
+            tail_bytes: AtomicUsize::new(0),
+            journal_batch_bytes_max,
+            log_clock_ms: AtomicI64::new(log_clock_ms),
+            moved: watch::Sender::new(0),
+            counters: Counters::default(),
+            memory_bytes_since_checkpoint: AtomicU64::new(0),
+            topics_dirty: AtomicBool::new(false),
+            controls: Mutex::default(),
+            offline: AtomicBool::new(false),
+            offline_reason: Mutex::new(None),
+            indexes: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// Why the log takes no writes, if it does not.
+    pub(crate) fn offline(&self) -> Option<String> {
+        if !self.is_offline() {
+            return None;
+        }
+        self.offline_reason.lock().clone()
+    }
+
+    /// Takes the directory offline for good: the first reason stays. Wakes all who wait.
+    pub(crate) fn go_offline(&self, reason: String) {
+        let mut stored = self.offline_reason.lock();
+        if stored.is_none() {
+            tracing::error!(%reason, "the log is offline until a restart");
+            *stored = Some(reason);
+        }
+        drop(stored);
+        self.offline.store(true, Ordering::Release);
+        self.moved.send_modify(|n| *n += 1);
+        self.queue.wake();
+    }
+
+    /// As [`Shared::go_offline`], for an orderly end: nothing to report.
+    pub(crate) fn close(&self) {
+        self.offline_reason.lock().get_or_insert_with(|| "it was closed".to_owned());
+        self.offline.store(true, Ordering::Release);
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    pub(crate) fn notify(&self) {
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// Remembers that a sealed segment's index is in memory; the one loaded longest ago gives way.
+    pub(crate) fn index_used(&self, segment: &Arc<Segment>) {
+        let mut indexes = self.indexes.lock();
+        if indexes.iter().any(|s| Arc::ptr_eq(s, segment)) {
+            return;
+        }
+        if indexes.len() >= INDEXES_MAX
+            && let Some(oldest) = indexes.pop_front()
+        {
+            oldest.unload_index();
+        }
+        indexes.push_back(Arc::clone(segment));
+    }
+}
+
+/// Partitions with something to commit.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    /// When the oldest append of the waiting ones was made, and of those being committed; 0 for none.
+    oldest_waiting_ns: AtomicU64,
+    oldest_committing_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    partitions: Vec<Arc<Partition>>,
+    /// Something other than a partition waits (a control entry, the end).
+    nudged: bool,
+    asleep: bool,
+}
+
+impl Queue {
+    /// Adds a partition whose flag was just set.
+    pub(crate) fn add(&self, partition: Arc<Partition>, clock: &dyn Clock) {
+        let mut waiting = self.waiting.lock();
+        if waiting.partitions.is_empty() {
+            self.oldest_waiting_ns.store(clock.monotonic_ns().max(1), Ordering::Relaxed);
+        }
+        waiting.partitions.push(partition);
+        self.wake_locked(waiting);
+    }
+
+    /// Wakes the commit thread without a partition.
+    pub(crate) fn wake(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.nudged = true;
+        self.wake_locked(waiting);
+    }
+
+    fn wake_locked(&self, mut waiting: parking_lot::MutexGuard<'_, Waiting>) {
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes all partitions; what they hold counts as being committed until [`Queue::committed`].
+    pub(crate) fn take(&self, into: &mut Vec<Arc<Partition>>) {
+        let mut waiting = self.waiting.lock();
+        waiting.nudged = false;
+        into.append(&mut waiting.partitions);
+        let oldest = self.oldest_waiting_ns.swap(0, Ordering::Relaxed);
+        if self.oldest_committing_ns.load(Ordering::Relaxed) == 0 {
+            self.oldest_committing_ns.store(oldest, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.lock().partitions.is_empty()
+    }
+
+    pub(crate) fn committed(&self) {
+        self.oldest_committing_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// Sleeps until something waits, at most this long.
+    pub(crate) fn sleep(&self, at_most: Duration) {
+        let mut waiting = self.waiting.lock();
+        if waiting.partitions.is_empty() && !waiting.nudged {
+            waiting.asleep = true;
+            self.arrived.wait_for(&mut waiting, at_most);
+            waiting.asleep = false;
+        }
+    }
+
+    /// Nanoseconds since the oldest append that is not committed.
+    pub(crate) fn oldest_ns(&self, now_ns: u64) -> u64 {
+        let (a, b) = (
+            self.oldest_committing_ns.load(Ordering::Relaxed),
+            self.oldest_waiting_ns.load(Ordering::Relaxed),
+        );
+        let oldest = if a == 0 { b } else { a };
+        if oldest == 0 { 0 } else { now_ns.saturating_sub(oldest) }
+    }
+}
