@@ -174,18 +174,20 @@ impl Node {
         })
     }
 
-    /// Waits for a condition, looking again whenever something moved.
+    /// Waits for a condition, looking again whenever something moved, and now and then for what moves nothing.
     pub(crate) fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let mut moved = self.bridge.moved();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
+            let until = tokio::time::Instant::now() + Duration::from_secs(20);
             loop {
                 moved.mark_unchanged();
                 if let Some(found) = look() {
                     return found;
                 }
-                let changed = tokio::time::timeout(Duration::from_secs(20), moved.changed()).await;
-                assert!(changed.is_ok(), "waited in vain until {what}");
+                assert!(tokio::time::Instant::now() < until, "waited in vain until {what}");
+                // Either way it is time to look again.
+                let _ = tokio::time::timeout(Duration::from_millis(20), moved.changed()).await;
             }
         })
     }
