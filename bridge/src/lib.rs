@@ -13,6 +13,7 @@ pub mod partitioner;
 pub mod record;
 pub mod route;
 mod streams;
+pub mod uplink;
 #[cfg(test)]
 mod testing;
 mod ticket;

@@ -1,0 +1,798 @@
+//! One partition's mirror as a pure state machine: what to send next, with which sequence, and what an
+//! answer, a silence or a restart means. No I/O, no clock: `now` and answers in, [`Want`] out.
+//!
+//! Invariants:
+//! 1. A batch is sent under a (producer, anchor) only after the checkpoint that names them is durable.
+//! 2. At most [`WINDOW`] batches are unanswered, the number a broker remembers for its duplicate check; only
+//!    one while the broker is not known to remember this producer, or when it may forget it at any moment.
+//! 3. After an answer that leaves a batch's fate open, nothing is sent before the centre was asked what it has.
+//! 4. `acked` only grows, and only by what the centre's in-sync replicas hold.
+//!
+//! Why 2: a broker accepts *any* sequence from a producer it has no state for, and it forgets a producer
+//! whose newest record is older than a day (`producer.id.expiration.ms` counts by record timestamp). A first
+//! batch refused and a second one accepted would be a silent gap.
+//!
+//! Why an unknown producer id is used on, and not replaced at once: requests of a lost connection may still
+//! arrive. Under the same id and sequences they and the repeated ones cancel out; under a new id they would
+//! be duplicates. A new id is taken only when the centre refuses the old one, and after those requests can
+//! no longer be under way.
+//!
+//! Neighbours: `task` drives it, `centre` gathers the [`Evidence`], `checkpoint` is its durable part.
+
+use super::checkpoint::{Anchor, Cause, Checkpoint, Step, Target};
+use super::sequence::Sequence;
+use headwater_kafka::client::ProducerIdentity;
+use headwater_log::batch::BatchHeader;
+use headwater_log::{LeaderEpoch, Offset, Position};
+use std::collections::VecDeque;
+
+/// Batches of one producer that a broker remembers per partition (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
+pub(crate) const WINDOW: usize = 5;
+
+/// RecordBatch attribute: control batch (a transaction marker).
+const CONTROL: i16 = 1 << 5;
+
+/// Strikes of [`Answer::Sequence`] without progress after which the producer id is replaced.
+const STRIKES_MAX: u8 = 2;
+
+/// Times of the state machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Batches whose newest record is older than this are sent one at a time: half of what brokers remember.
+    pub(crate) old_after_ms: i64,
+    /// After this long a request whose connection is gone cannot be carried out any more.
+    pub(crate) settle_ms: u64,
+    /// A partition that the centre refuses is tried again after this long.
+    pub(crate) refused_retry_ms: u64,
+    /// First and longest wait before a retry.
+    pub(crate) retry_ms: (u64, u64),
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            old_after_ms: 12 * 3_600_000,
+            settle_ms: 35_000,
+            refused_retry_ms: 60_000,
+            retry_ms: (100, 10_000),
+        }
+    }
+}
+
+/// The moment of an input.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// Milliseconds that never go back.
+    pub(crate) mono_ms: u64,
+    /// Milliseconds since the Unix epoch; `None` while the clock is not trusted.
+    pub(crate) wall_ms: Option<i64>,
+}
+
+/// What the state machine needs next.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Want {
+    /// Nothing before an input, or before this moment.
+    Wait(Option<u64>),
+    /// Ask the centre what it has.
+    Ask(Question),
+    /// Make this durable, then call [`Mirror::durable`].
+    Persist(Checkpoint),
+    /// Offer the batch that holds this source offset.
+    Batch(i64),
+}
+
+/// What to find out at the centre.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Question {
+    /// Where.
+    pub(crate) target: Target,
+    /// Look for this producer; `None`: only the target's end is wanted.
+    pub(crate) producer: Option<ProducerIdentity>,
+    /// Search the target from here, where it must be searched.
+    pub(crate) floor: i64,
+    /// Search the target even if the leader remembers the producer.
+    pub(crate) scan: bool,
+    /// A producer id is needed, other than `producer`.
+    pub(crate) fresh: bool,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Evidence {
+    /// The last sequence that the leader remembers for the producer. `None`: it does not know it.
+    pub(crate) remembered: Option<i32>,
+    /// Whether the target was searched from the floor to its end.
+    pub(crate) scanned: bool,
+    /// The target no longer has everything from the floor on.
+    pub(crate) floor_gone: bool,
+    /// The last sequence of the producer found by the search.
+    pub(crate) found: Option<i32>,
+    /// The target's high watermark before the search.
+    pub(crate) end: i64,
+    /// A producer id never used in this partition, when one was asked for.
+    pub(crate) fresh: Option<ProducerIdentity>,
+    /// Exclusive end of what the source could have sent.
+    pub(crate) source_end: i64,
+    /// First offset the source still has.
+    pub(crate) source_start: i64,
+}
+
+/// What became of an offered batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Offer {
+    /// Send it now with this address.
+    Send { producer: ProducerIdentity, sequence: Sequence },
+    /// Keep it, or read it again later.
+    Later,
+    /// It is not wanted: ask [`Mirror::want`] again.
+    Drop,
+}
+
+/// What is known of a sent batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    /// The centre's replicas have it, at this offset if it said so.
+    Stored(Option<i64>),
+    /// It is not there and may be sent again.
+    NotStored(String),
+    /// It may be there, or may yet come to be.
+    Unknown(String),
+    /// The centre's sequences differ from ours.
+    Sequence(String),
+    /// Refused for good.
+    Fatal(String),
+}
+
+/// Something a person or a metric should know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Note {
+    /// Somebody else writes to the target.
+    Foreign { from: i64, delta: i64 },
+    /// Source offsets were passed over: a control batch, or records deleted before they were mirrored.
+    Skipped { from: i64, to: i64, control: bool },
+    /// The target is another one than before; mirroring goes on at `from`.
+    OtherTarget { from: i64 },
+    /// The centre lost records that it had acknowledged; they are sent again while the source has them.
+    TargetLost { records: i64 },
+    /// A new producer id was taken for an old position.
+    NewProducer { from: i64 },
+    /// A part of the target that could hold ours is gone; some records may be there twice.
+    Doubtful { from: i64 },
+    /// The partition stopped.
+    Stopped { reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// What the centre has is not known.
+    Unresolved { not_before: u64 },
+    /// It was asked.
+    Asking,
+    /// A new anchor is being made durable.
+    Anchoring { handed_out: bool },
+    Streaming { not_before: u64 },
+    /// An answer was bad: wait for the others.
+    Draining,
+    Stopped { reason: String, until: u64 },
+}
+
+#[derive(Debug, Clone)]
+struct Flight {
+    base: i64,
+    end: i64,
+    epoch: LeaderEpoch,
+    bytes: u64,
+    timestamp_ms: i64,
+    old: bool,
+    answer: Option<Answer>,
+}
+
+/// The mirror of one partition.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    timing: Timing,
+    phase: Phase,
+    target: Option<Target>,
+    checkpoint: Option<Checkpoint>,
+    /// Where to begin without a checkpoint.
+    start: Position,
+    next: i64,
+    flight: VecDeque<Flight>,
+    /// The next batch must end here: it is sent again to learn that the replicas have it.
+    probe_end: Option<i64>,
+    /// The leader is known to remember our producer.
+    remembered: bool,
+    /// The batch last offered was old.
+    old: bool,
+    /// Take a new producer id at the next question.
+    renew: bool,
+    strikes: u8,
+    failures: u32,
+    last_uncertain: Option<u64>,
+    refresh: bool,
+    changed: bool,
+    last_error: Option<String>,
+    notes: Vec<Note>,
+    acked_records: u64,
+    acked_bytes: u64,
+    retries: u64,
+}
+
+impl Mirror {
+    /// A mirror that begins at `start`, or goes on from a durable checkpoint. `oldest_ms` is the timestamp of the
+    /// first batch to send, where there is one.
+    pub(crate) fn new(
+        timing: Timing,
+        start: Position,
+        checkpoint: Option<Checkpoint>,
+        oldest_ms: Option<i64>,
+        now: Now,
+    ) -> Self {
+        let next = checkpoint.as_ref().map_or(start.offset, |c| c.acked.offset).get();
+        let last_uncertain = checkpoint.is_some().then_some(now.mono_ms);
+        let mut mirror = Self {
+            timing,
+            phase: Phase::Unresolved { not_before: 0 },
+            target: None,
+            checkpoint,
+            start,
+            next,
+            flight: VecDeque::new(),
+            probe_end: None,
+            remembered: false,
+            old: false,
+            renew: false,
+            strikes: 0,
+            failures: 0,
+            last_uncertain,
+            refresh: false,
+            changed: false,
+            last_error: None,
+            notes: Vec::new(),
+            acked_records: 0,
+            acked_bytes: 0,
+            retries: 0,
+        };
+        mirror.old = oldest_ms.is_some_and(|timestamp| mirror.is_old(timestamp, now));
+        mirror
+    }
+
+    /// Exclusive end of what the centre has acknowledged.
+    pub(crate) fn acked(&self) -> Offset {
+        self.acked_position().offset
+    }
+
+    fn acked_position(&self) -> Position {
+        self.checkpoint.as_ref().map_or(self.start, |c| c.acked)
+    }
+
+    /// The state to make durable when it is convenient, if it has changed since the last call.
+    pub(crate) fn take_progress(&mut self) -> Option<&Checkpoint> {
+        if matches!(self.phase, Phase::Anchoring { .. }) || !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        self.checkpoint.as_ref()
+    }
+
+    /// The progress taken last was not stored.
+    pub(crate) fn put_progress_back(&mut self) {
+        self.changed = true;
+    }
+
+    /// Whether there is progress that [`Mirror::take_progress`] would give.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.changed && !matches!(self.phase, Phase::Anchoring { .. })
+    }
+
+    /// Things to tell, oldest first.
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Whether who leads should be asked again.
+    pub(crate) fn take_refresh(&mut self) -> bool {
+        std::mem::take(&mut self.refresh)
+    }
+
+    /// Records, bytes and retries since the last call.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64, u64) {
+        let counts = (self.acked_records, self.acked_bytes, self.retries);
+        (self.acked_records, self.acked_bytes, self.retries) = (0, 0, 0);
+        counts
+    }
+
+    /// Why it stands still, if it was refused.
+    pub(crate) fn stopped(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Stopped { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The last bad answer since progress was made.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// Whether it is sending.
+    pub(crate) fn is_streaming(&self) -> bool {
+        matches!(self.phase, Phase::Streaming { .. })
+    }
+
+    /// Unanswered batches.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flight.iter().filter(|f| f.answer.is_none()).count()
+    }
+
+    /// The timestamp of the oldest batch sent and not acknowledged.
+    pub(crate) fn oldest_in_flight_ms(&self) -> Option<i64> {
+        self.flight.front().map(|flight| flight.timestamp_ms)
+    }
+
+    /// The centre as metadata shows it. Another topic id or cluster than before means: ask, then begin anew there.
+    pub(crate) fn set_target(&mut self, target: &Target, now: Now) {
+        if self.target.as_ref() == Some(target) {
+            return;
+        }
+        let first = self.target.replace(target.clone()).is_none();
+        if !first && matches!(self.phase, Phase::Streaming { .. }) {
+            self.phase = Phase::Draining;
+            self.decide(now);
+        }
+    }
+
+    /// Stops it from outside, for a reason that metadata shows; tried again like a refusal.
+    pub(crate) fn stop(&mut self, reason: String, now: Now) {
+        if self.flight.is_empty() {
+            self.halt(reason, now);
+        }
+    }
+
+    /// What to do now.
+    pub(crate) fn want(&mut self, now: Now) -> Want {
+        if let Phase::Stopped { until, .. } = self.phase {
+            if now.mono_ms < until {
+                return Want::Wait(Some(until));
+            }
+            self.phase = Phase::Unresolved { not_before: 0 };
+        }
+        let room = self.flight.len() < self.window();
+        match &mut self.phase {
+            Phase::Unresolved { not_before } => {
+                let not_before = *not_before;
+                self.want_question(not_before, now)
+            }
+            Phase::Anchoring { handed_out } if !*handed_out => match &self.checkpoint {
+                Some(checkpoint) => {
+                    *handed_out = true;
+                    Want::Persist(checkpoint.clone())
+                }
+                None => Want::Wait(None),
+            },
+            Phase::Streaming { not_before } if now.mono_ms < *not_before => {
+                Want::Wait(Some(*not_before))
+            }
+            Phase::Streaming { .. } if room => Want::Batch(self.next),
+            _ => Want::Wait(None),
+        }
+    }
+
+    fn window(&self) -> usize {
+        if self.remembered && !self.old { WINDOW } else { 1 }
+    }
+
+    fn want_question(&mut self, not_before: u64, now: Now) -> Want {
+        let Some(target) = self.target.clone() else { return Want::Wait(None) };
+        let same = self.checkpoint.as_ref().is_some_and(|c| c.target == target);
+        let moved = self.checkpoint.is_some() && !same;
+        let mut not_before = not_before;
+        // Where a late request could not be recognised as a duplicate it must not be under way any more.
+        if let Some(since) = self.last_uncertain.filter(|_| self.renew || self.old || moved) {
+            not_before = not_before.max(since + self.timing.settle_ms);
+        }
+        if now.mono_ms < not_before {
+            return Want::Wait(Some(not_before));
+        }
+        let known = self.checkpoint.as_ref().filter(|_| same);
+        let question = Question {
+            target,
+            producer: known.map(|c| c.producer),
+            floor: known.map_or(0, |c| c.floor),
+            scan: self.renew || self.old,
+            fresh: known.is_none() || self.renew,
+        };
+        self.phase = Phase::Asking;
+        Want::Ask(question)
+    }
+
+    /// The question could not be answered.
+    pub(crate) fn not_answered(&mut self, now: Now, reason: &str) {
+        if self.phase == Phase::Asking {
+            self.last_error = Some(reason.to_owned());
+            self.ask_again(now);
+        }
+    }
+
+    fn ask_again(&mut self, now: Now) {
+        self.phase = Phase::Unresolved { not_before: now.mono_ms + self.next_delay_ms() };
+    }
+
+    fn next_delay_ms(&mut self) -> u64 {
+        let (first, longest) = self.timing.retry_ms;
+        let delay = first.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        self.retries += 1;
+        delay
+    }
+
+    /// The centre's state is known: go on from what it has.
+    pub(crate) fn answered(&mut self, asked: &Question, evidence: &Evidence, now: Now) {
+        if self.phase != Phase::Asking {
+            return;
+        }
+        let target = asked.target.clone();
+        if self.target.as_ref() != Some(&target) {
+            return self.ask_again(now);
+        }
+        let Some(checkpoint) = &self.checkpoint else {
+            return self.anchor(target, self.start, evidence, now);
+        };
+        if checkpoint.target != target {
+            let from = checkpoint.acked;
+            self.notes.push(Note::OtherTarget { from: from.offset.get() });
+            return self.anchor(target, from, evidence, now);
+        }
+        let acked = checkpoint.acked.offset.get();
+        let at = |last: i32| {
+            let last = Sequence::new(last)?;
+            Some(acked + checkpoint.sequence_at(acked).distance_to(last.plus(1)))
+        };
+        let remembered = evidence.remembered.and_then(at);
+        let found = evidence.found.and_then(at).filter(|found| *found > acked);
+        if !evidence.scanned && remembered.is_none() {
+            return self.ask_again(now);
+        }
+        if evidence.scanned {
+            self.go_on_from_search(found.unwrap_or(acked), remembered, evidence, now);
+        } else if let Some(resume) = remembered {
+            self.go_on_from_memory(resume, acked, evidence, now);
+        }
+    }
+
+    /// The leader remembers us up to `resume`. Its memory may be ahead of its replicas, so the last batch is sent
+    /// again: the answer to a duplicate comes when the replicas have the original.
+    fn go_on_from_memory(&mut self, resume: i64, acked: i64, evidence: &Evidence, now: Now) {
+        if resume > evidence.source_end {
+            // Not our doing: a copy of this data directory runs elsewhere under the same producer.
+            self.renew = true;
+            return self.ask_again(now);
+        }
+        // What is not replicated can be forgotten with the next leader: only an answer shows that it is.
+        self.remembered = resume == acked;
+        self.probe_end = (resume > acked).then_some(resume);
+        self.next = if resume > acked { resume - 1 } else { resume };
+        if resume < acked {
+            let anchor = self.checkpoint.as_ref().map_or(0, |c| c.anchor.source.offset.get());
+            self.notes.push(Note::TargetLost { records: acked - resume });
+            if resume < evidence.source_start.max(anchor) {
+                self.renew = true;
+                return self.ask_again(now);
+            }
+        }
+        self.phase = Phase::Streaming { not_before: 0 };
+    }
+
+    /// The target was searched: all up to `resume` is in it, and visible, so its replicas have it.
+    fn go_on_from_search(
+        &mut self,
+        resume: i64,
+        remembered: Option<i64>,
+        evidence: &Evidence,
+        now: Now,
+    ) {
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        let acked = checkpoint.acked;
+        let mut resume = resume;
+        if let Some(remembered) = remembered.filter(|r| *r > resume && *r <= evidence.source_end) {
+            if !evidence.floor_gone {
+                // Appended, not yet replicated: it will be seen in a moment.
+                return self.ask_again(now);
+            }
+            resume = remembered;
+        } else if evidence.floor_gone && evidence.found.is_none() {
+            self.notes.push(Note::Doubtful { from: resume });
+        }
+        if resume > evidence.source_end {
+            self.renew = true;
+            resume = acked.offset.get();
+        }
+        if resume > acked.offset.get() {
+            checkpoint.acked.offset = Offset::new(resume).unwrap_or(acked.offset);
+            if let Some(delta) = checkpoint.delta() {
+                checkpoint.floor = checkpoint.floor.max(resume.saturating_add(delta));
+            }
+            self.changed = true;
+        }
+        if self.renew {
+            let (target, from) = (checkpoint.target.clone(), checkpoint.acked);
+            self.notes.push(Note::NewProducer { from: from.offset.get() });
+            return self.anchor(target, from, evidence, now);
+        }
+        self.next = resume;
+        self.probe_end = None;
+        self.remembered = evidence.remembered.is_some();
+        self.phase = Phase::Streaming { not_before: 0 };
+    }
+
+    /// Begins under a new producer id at `source`.
+    fn anchor(&mut self, target: Target, source: Position, evidence: &Evidence, now: Now) {
+        let Some(producer) = evidence.fresh else {
+            self.renew = self.checkpoint.as_ref().is_some_and(|c| c.target == target);
+            return self.ask_again(now);
+        };
+        let same_target = self.checkpoint.take().filter(|c| c.target == target);
+        self.checkpoint = Some(Checkpoint {
+            target,
+            producer,
+            anchor: Anchor { source, sequence: Sequence::ZERO },
+            acked: source,
+            floor: evidence.end,
+            steps: same_target.map_or_else(Vec::new, |c| c.steps),
+        });
+        self.next = source.offset.get();
+        self.probe_end = None;
+        self.remembered = false;
+        self.renew = false;
+        self.strikes = 0;
+        self.phase = Phase::Anchoring { handed_out: false };
+    }
+
+    /// The checkpoint given out by [`Want::Persist`] is durable.
+    pub(crate) fn durable(&mut self) {
+        if self.phase == (Phase::Anchoring { handed_out: true }) {
+            let moved = self.checkpoint.as_ref().map(|c| &c.target) != self.target.as_ref();
+            self.phase = match moved {
+                true => Phase::Unresolved { not_before: 0 },
+                false => Phase::Streaming { not_before: 0 },
+            };
+        }
+    }
+
+    /// The checkpoint could not be handed over: ask for it again.
+    pub(crate) fn not_durable(&mut self) {
+        if let Phase::Anchoring { handed_out } = &mut self.phase {
+            *handed_out = false;
+        }
+    }
+
+    /// The batch for [`Want::Batch`], of `size_bytes`.
+    pub(crate) fn offer(&mut self, header: &BatchHeader, size_bytes: usize, now: Now) -> Offer {
+        let sending = matches!(self.phase, Phase::Streaming { not_before } if not_before <= now.mono_ms);
+        self.old =
+            self.is_old(header.max_timestamp, now) || self.flight.iter().any(|flight| flight.old);
+        if !sending || self.flight.len() >= self.window() {
+            return Offer::Later;
+        }
+        let end = header.last_offset() + 1;
+        let Some(checkpoint) = &self.checkpoint else { return Offer::Drop };
+        let floor = checkpoint.anchor.source.offset.get();
+        if let Some(expected) = self.probe_end {
+            if end != expected || header.base_offset < floor {
+                return self.differs(header, now);
+            }
+        } else if header.base_offset != self.next {
+            return self.jump(header, now);
+        } else if header.attributes & CONTROL != 0 {
+            return self.skip_to(end, true);
+        }
+        if header.record_count != header.last_offset_delta + 1 {
+            let reason = format!(
+                "the batch at {} has been compacted; batches with gaps cannot be mirrored as they are",
+                header.base_offset
+            );
+            self.halt(reason, now);
+            return Offer::Drop;
+        }
+        let (producer, sequence) = (checkpoint.producer, checkpoint.sequence_at(header.base_offset));
+        self.probe_end = None;
+        self.next = end;
+        self.flight.push_back(Flight {
+            base: header.base_offset,
+            end,
+            epoch: LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default(),
+            bytes: size_bytes as u64,
+            timestamp_ms: header.base_timestamp,
+            old: self.old,
+            answer: None,
+        });
+        Offer::Send { producer, sequence }
+    }
+
+    fn is_old(&self, timestamp_ms: i64, now: Now) -> bool {
+        now.wall_ms.is_none_or(|wall| wall.saturating_sub(timestamp_ms) > self.timing.old_after_ms)
+    }
+
+    /// The stored batches do not begin where the mirror stands.
+    fn jump(&mut self, header: &BatchHeader, now: Now) -> Offer {
+        if header.base_offset > self.next {
+            return self.skip_to(header.base_offset, false);
+        }
+        let untouched = self.checkpoint.as_ref().is_some_and(|c| {
+            c.acked.offset == c.anchor.source.offset && c.acked.offset.get() == self.next
+        });
+        if untouched && self.flight.is_empty() && !self.remembered {
+            // Nothing was sent under this anchor, and the log starts inside a batch: begin with all of it.
+            return self.move_anchor(header.base_offset, None);
+        }
+        self.differs(header, now)
+    }
+
+    fn differs(&mut self, header: &BatchHeader, now: Now) -> Offer {
+        let (base, end) = (header.base_offset, header.last_offset() + 1);
+        let reason = format!(
+            "the stored batch {base}..{end} is not one that was mirrored up to {}: the data directory has another history",
+            self.next
+        );
+        self.probe_end = None;
+        self.halt(reason, now);
+        Offer::Drop
+    }
+
+    /// The source has nothing (to mirror) between where the mirror stands and `to`.
+    pub(crate) fn skip_to(&mut self, to: i64, control: bool) -> Offer {
+        if !self.flight.is_empty() || !matches!(self.phase, Phase::Streaming { .. }) {
+            return Offer::Later;
+        }
+        if let (Some(end), Some(checkpoint)) = (self.probe_end.take(), &mut self.checkpoint) {
+            // The batch that was to be sent again is gone here; the centre has it.
+            self.next = end;
+            checkpoint.acked.offset = Offset::new(end).unwrap_or(checkpoint.acked.offset);
+            self.changed = true;
+        }
+        let from = self.next;
+        if to <= from {
+            return Offer::Drop;
+        }
+        self.notes.push(Note::Skipped { from, to, control });
+        self.move_anchor(to, Some(from))
+    }
+
+    /// Ties the next sequence to another source offset; offsets from `skipped` on are passed over.
+    fn move_anchor(&mut self, to: i64, skipped: Option<i64>) -> Offer {
+        let (Some(checkpoint), Some(offset)) = (&mut self.checkpoint, Offset::new(to)) else {
+            return Offer::Drop;
+        };
+        let sequence = checkpoint.sequence_at(self.next);
+        let source = Position { epoch: checkpoint.acked.epoch, offset };
+        checkpoint.anchor = Anchor { source, sequence };
+        checkpoint.acked = source;
+        if let (Some(from), Some(delta)) = (skipped, checkpoint.delta()) {
+            checkpoint.push_step(Step { from: to, delta: delta - (to - from), cause: Cause::Skipped });
+        }
+        self.next = to;
+        self.phase = Phase::Anchoring { handed_out: false };
+        Offer::Drop
+    }
+
+    /// What became of the batch that begins at `base`.
+    pub(crate) fn on_answer(&mut self, base: i64, answer: Answer, now: Now) {
+        let Some(flight) = self.flight.iter_mut().find(|f| f.base == base && f.answer.is_none())
+        else {
+            return;
+        };
+        let good = matches!(answer, Answer::Stored(_));
+        if let Answer::Unknown(_) = answer {
+            self.last_uncertain = Some(now.mono_ms);
+        }
+        flight.answer = Some(answer);
+        if !good && matches!(self.phase, Phase::Streaming { .. }) {
+            self.phase = Phase::Draining;
+        }
+        self.advance();
+        self.decide(now);
+    }
+
+    /// Takes what is stored from the front.
+    fn advance(&mut self) {
+        while let Some(flight) = self.flight.front() {
+            let Some(Answer::Stored(target_base)) = flight.answer else { return };
+            let Some(flight) = self.flight.pop_front() else { return };
+            self.remembered = true;
+            self.failures = 0;
+            self.strikes = 0;
+            self.last_error = None;
+            self.check_delta(&flight, target_base);
+            let Some(checkpoint) = &mut self.checkpoint else { return };
+            let Some(end) = Offset::new(flight.end) else { return };
+            if end <= checkpoint.acked.offset {
+                continue;
+            }
+            let before = flight.base.max(checkpoint.acked.offset.get());
+            self.acked_records += u64::try_from(flight.end - before).unwrap_or(0);
+            self.acked_bytes += flight.bytes;
+            checkpoint.acked = Position { epoch: flight.epoch, offset: end };
+            if let Some(delta) = checkpoint.delta() {
+                checkpoint.floor = checkpoint.floor.max(flight.end.saturating_add(delta));
+            }
+            self.changed = true;
+        }
+    }
+
+    /// Every answer's base offset must be the source's plus the delta; what is not is a recorded step.
+    fn check_delta(&mut self, flight: &Flight, target_base: Option<i64>) {
+        let (Some(checkpoint), Some(target_base)) = (&mut self.checkpoint, target_base) else {
+            return;
+        };
+        let delta = target_base - flight.base;
+        let known = checkpoint.delta();
+        if known == Some(delta) {
+            return;
+        }
+        let cause = if known.is_some() { Cause::Foreign } else { Cause::Start };
+        checkpoint.push_step(Step { from: flight.base, delta, cause });
+        if let Some(known) = known {
+            self.notes.push(Note::Foreign { from: flight.base, delta });
+            // Offsets never go back in a topic that is still the same one.
+            self.refresh |= delta < known;
+            if delta < known {
+                checkpoint.floor = target_base;
+            }
+        }
+    }
+
+    /// After a bad answer, once nothing is unanswered: what now?
+    fn decide(&mut self, now: Now) {
+        if self.phase != Phase::Draining || self.flight.iter().any(|f| f.answer.is_none()) {
+            return;
+        }
+        let open = self.flight.iter().any(|f| matches!(f.answer, Some(Answer::Unknown(_))));
+        // Answers behind the first bad one follow from it.
+        let first = self.flight.drain(..).find_map(|f| match f.answer {
+            Some(Answer::Stored(_)) | None => None,
+            bad => bad,
+        });
+        self.next = self.acked().get();
+        self.probe_end = None;
+        let moved = self.checkpoint.as_ref().map(|c| &c.target) != self.target.as_ref();
+        match first {
+            Some(Answer::Fatal(reason)) => return self.halt(reason, now),
+            Some(Answer::Sequence(reason)) => {
+                self.last_error = Some(reason);
+                self.strikes = self.strikes.saturating_add(1);
+                self.renew |= self.strikes >= STRIKES_MAX;
+                self.refresh = true;
+                return self.ask_again(now);
+            }
+            Some(Answer::Unknown(reason) | Answer::NotStored(reason)) => {
+                self.last_error = Some(reason);
+            }
+            Some(Answer::Stored(_)) | None => {}
+        }
+        if open || moved {
+            self.ask_again(now);
+        } else {
+            self.phase = Phase::Streaming { not_before: now.mono_ms + self.next_delay_ms() };
+        }
+    }
+
+    fn halt(&mut self, reason: String, now: Now) {
+        let until = now.mono_ms + self.timing.refused_retry_ms;
+        if self.in_flight() > 0 {
+            self.last_uncertain = Some(now.mono_ms);
+        }
+        self.notes.push(Note::Stopped { reason: reason.clone() });
+        self.flight.clear();
+        self.next = self.acked().get();
+        self.probe_end = None;
+        self.phase = Phase::Stopped { reason, until };
+    }
+
+    /// Asks for fresh metadata with the next look (an answer said that the leader moved).
+    pub(crate) fn ask_refresh(&mut self) {
+        self.refresh = true;
+    }
+}
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

@@ -1,0 +1,4 @@
+//! uplink
+mod checkpoint;
+mod mirror;
+mod sequence;
