@@ -13,11 +13,11 @@ pub mod partitioner;
 pub mod record;
 pub mod route;
 mod streams;
-pub mod uplink;
 #[cfg(test)]
 mod testing;
 mod ticket;
 pub mod topics;
+pub mod uplink;
 
 pub use bridge::{Bridge, Counters};
 pub use explain::{Explanation, explain};

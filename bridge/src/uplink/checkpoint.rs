@@ -220,8 +220,7 @@ impl Input<'_> {
 
     fn text(&mut self) -> Result<String, CheckpointError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
-        let (front, rest) =
-            self.0.split_at_checked(length).ok_or(CheckpointError::Malformed)?;
+        let (front, rest) = self.0.split_at_checked(length).ok_or(CheckpointError::Malformed)?;
         self.0 = rest;
         String::from_utf8(front.to_vec()).map_err(|_| CheckpointError::Malformed)
     }
@@ -257,10 +256,7 @@ mod tests {
     use super::*;
 
     fn position(epoch: i32, offset: i64) -> Position {
-        Position {
-            epoch: LeaderEpoch::new(epoch).unwrap(),
-            offset: Offset::new(offset).unwrap(),
-        }
+        Position { epoch: LeaderEpoch::new(epoch).unwrap(), offset: Offset::new(offset).unwrap() }
     }
 
     fn checkpoint(steps: usize) -> Checkpoint {

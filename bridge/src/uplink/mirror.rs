@@ -165,15 +165,24 @@ pub(crate) enum Note {
 #[derive(Debug, Clone, PartialEq)]
 enum Phase {
     /// What the centre has is not known.
-    Unresolved { not_before: u64 },
+    Unresolved {
+        not_before: u64,
+    },
     /// It was asked.
     Asking,
     /// A new anchor is being made durable.
-    Anchoring { handed_out: bool },
-    Streaming { not_before: u64 },
+    Anchoring {
+        handed_out: bool,
+    },
+    Streaming {
+        not_before: u64,
+    },
     /// An answer was bad: wait for the others.
     Draining,
-    Stopped { reason: String, until: u64 },
+    Stopped {
+        reason: String,
+        until: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -338,13 +347,6 @@ impl Mirror {
         if !first && matches!(self.phase, Phase::Streaming { .. }) {
             self.phase = Phase::Draining;
             self.decide(now);
-        }
-    }
-
-    /// Stops it from outside, for a reason that metadata shows; tried again like a refusal.
-    pub(crate) fn stop(&mut self, reason: String, now: Now) {
-        if self.flight.is_empty() {
-            self.halt(reason, now);
         }
     }
 
@@ -567,7 +569,8 @@ impl Mirror {
 
     /// The batch for [`Want::Batch`], of `size_bytes`.
     pub(crate) fn offer(&mut self, header: &BatchHeader, size_bytes: usize, now: Now) -> Offer {
-        let sending = matches!(self.phase, Phase::Streaming { not_before } if not_before <= now.mono_ms);
+        let sending =
+            matches!(self.phase, Phase::Streaming { not_before } if not_before <= now.mono_ms);
         self.old =
             self.is_old(header.max_timestamp, now) || self.flight.iter().any(|flight| flight.old);
         if !sending || self.flight.len() >= self.window() {
@@ -593,7 +596,8 @@ impl Mirror {
             self.halt(reason, now);
             return Offer::Drop;
         }
-        let (producer, sequence) = (checkpoint.producer, checkpoint.sequence_at(header.base_offset));
+        let (producer, sequence) =
+            (checkpoint.producer, checkpoint.sequence_at(header.base_offset));
         self.probe_end = None;
         self.next = end;
         self.flight.push_back(Flight {
@@ -667,7 +671,11 @@ impl Mirror {
         checkpoint.anchor = Anchor { source, sequence };
         checkpoint.acked = source;
         if let (Some(from), Some(delta)) = (skipped, checkpoint.delta()) {
-            checkpoint.push_step(Step { from: to, delta: delta - (to - from), cause: Cause::Skipped });
+            checkpoint.push_step(Step {
+                from: to,
+                delta: delta - (to - from),
+                cause: Cause::Skipped,
+            });
         }
         self.next = to;
         self.phase = Phase::Anchoring { handed_out: false };

@@ -85,7 +85,10 @@ struct Broker {
 
 enum Handled {
     /// Answer when the replicas have everything below this.
-    Stored { base: i64, end: usize },
+    Stored {
+        base: i64,
+        end: usize,
+    },
     Sequence,
 }
 
@@ -155,7 +158,9 @@ impl Broker {
         let visible = &self.log[..self.high_watermark];
         let floor = (q.floor.max(0) as usize).min(visible.len());
         let found = visible[floor..].iter().rev().find_map(|e| match e {
-            Entry::Ours { producer, sequence, .. } if Some(*producer) == q.producer.map(|p| p.id) => {
+            Entry::Ours { producer, sequence, .. }
+                if Some(*producer) == q.producer.map(|p| p.id) =>
+            {
                 Some(*sequence)
             }
             _ => None,
@@ -259,7 +264,8 @@ impl World {
             Want::Ask(question) => self.question = Some(question),
             Want::Persist(checkpoint) => self.persisting = Some(checkpoint),
             Want::Batch(offset) => {
-                let Some(h) = self.source.iter().find(|h| h.last_offset() >= offset).copied() else {
+                let Some(h) = self.source.iter().find(|h| h.last_offset() >= offset).copied()
+                else {
                     return;
                 };
                 if let Offer::Send { producer, sequence } = self.mirror.offer(&h, 100, self.now) {
@@ -332,10 +338,8 @@ impl World {
     fn crash(&mut self) {
         self.disconnect();
         self.persisting = None;
-        let start = Position {
-            epoch: LeaderEpoch::default(),
-            offset: Offset::new(self.start()).unwrap(),
-        };
+        let start =
+            Position { epoch: LeaderEpoch::default(), offset: Offset::new(self.start()).unwrap() };
         let acked = self.saved.as_ref().map_or(self.start(), |c| c.acked.offset.get());
         let oldest = self.source.iter().find(|h| h.last_offset() >= acked);
         let timing = Timing::default();
@@ -385,9 +389,11 @@ impl World {
             8 => {
                 // Replicas copy whole batches, so the high watermark stands between two.
                 let missing = self.broker.log.len() - self.broker.high_watermark;
-                let up_to = self.broker.high_watermark + self.random.below(missing as u64 + 1) as usize;
+                let up_to =
+                    self.broker.high_watermark + self.random.below(missing as u64 + 1) as usize;
                 let ends = self.broker.ends.iter().copied().filter(|end| *end <= up_to);
-                self.broker.high_watermark = ends.max().unwrap_or(0).max(self.broker.high_watermark);
+                self.broker.high_watermark =
+                    ends.max().unwrap_or(0).max(self.broker.high_watermark);
                 if calm || !self.faults.failover {
                     self.broker.high_watermark = self.broker.log.len();
                 }
@@ -430,7 +436,13 @@ impl World {
             }
             self.step(true);
         }
-        assert_eq!(self.mirror.acked().get(), self.end(), "stuck in {:?} after {:?}", self.mirror.phase, self.mirror.notes.first());
+        assert_eq!(
+            self.mirror.acked().get(),
+            self.end(),
+            "stuck in {:?} after {:?}",
+            self.mirror.phase,
+            self.mirror.notes.first()
+        );
         let found: Vec<i64> = self
             .broker
             .log

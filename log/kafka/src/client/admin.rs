@@ -9,13 +9,15 @@ use crate::wire::messages::create_topics_request::{CreatableTopic, CreatableTopi
 use crate::wire::messages::{CreatePartitionsRequest, CreateTopicsRequest};
 use std::time::Duration;
 
-/// A topic to create, with the cluster's own replication factor (KIP-464).
+/// A topic to create.
 #[derive(Debug, Clone)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
     /// Its partitions.
     pub partitions: i32,
+    /// Its replicas; `None` leaves it to the cluster (KIP-464).
+    pub replication_factor: Option<i16>,
     /// Settings that differ from the cluster's defaults.
     pub configs: Vec<(String, String)>,
 }
@@ -49,7 +51,7 @@ impl Connection {
             message!(CreatableTopic {
                 name: t.name.as_str().into(),
                 num_partitions: t.partitions,
-                replication_factor: -1,
+                replication_factor: t.replication_factor.unwrap_or(-1),
                 configs: t.configs.iter().map(config).collect(),
             })
         };

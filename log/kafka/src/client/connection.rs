@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Kernel keep-alive: the first probe after this much silence, then every [`KEEPALIVE_INTERVAL`].
@@ -66,7 +66,21 @@ struct Pending {
     deadline: Instant,
     reply: oneshot::Sender<Result<Bytes, ClientError>>,
     /// Held until the answer is here: the bound on requests in flight.
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Enqueued {
+    answer: oneshot::Receiver<Result<Bytes, ClientError>>,
+    address: String,
+}
+
+impl Enqueued {
+    pub(crate) async fn answer(self) -> Result<Bytes, ClientError> {
+        let lost = |_| ClientError::Lost { address: self.address, reason: "closed".to_owned() };
+        self.answer.await.map_err(lost)?
+    }
 }
 
 /// A request ready to be written: pieces that are never joined.
@@ -209,20 +223,31 @@ impl Connection {
     }
 
     /// Sends a ready frame and waits for the answer's frame (without its length).
-    pub(crate) async fn exchange(
+    async fn exchange(
         &self,
         correlation: i32,
         frame: Frame,
         within: Duration,
     ) -> Result<Bytes, ClientError> {
-        let lost = |reason: &str| self.lost(reason);
         let permits = self.shared.permits.clone();
-        let permit = permits.acquire_owned().await.map_err(|_| lost("closed"))?;
+        let permit = permits.acquire_owned().await.map_err(|_| self.lost("closed"))?;
+        self.enqueue(correlation, frame, within, Some(permit)).answer().await
+    }
+
+    /// Puts a ready frame behind those before it, at once. Who calls this bounds what is in flight.
+    pub(crate) fn enqueue(
+        &self,
+        correlation: i32,
+        frame: Frame,
+        within: Duration,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Enqueued {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + within;
         let pending = Pending { correlation, deadline, reply, _permit: permit };
-        self.requests.send(Outgoing { frame, pending }).map_err(|_| lost("closed before"))?;
-        answer.await.map_err(|_| lost("closed"))?
+        // A closed channel drops the frame and with it the reply: the answer is then that it was lost.
+        let _ = self.requests.send(Outgoing { frame, pending });
+        Enqueued { answer, address: self.shared.address.clone() }
     }
 
     pub(crate) fn next_correlation(&self) -> i32 {

@@ -15,7 +15,7 @@
 use super::connection::Frame;
 use super::error::code_name;
 use super::{ClientError, Connection};
-use crate::wire::messages::{ProduceRequest, StrBytes};
+use crate::wire::messages::{ProduceRequest, ProduceResponse, StrBytes};
 use crate::wire::{ApiKey, Versions, decode_response, is_flexible};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::time::Duration;
@@ -52,13 +52,18 @@ impl Connection {
     /// Sends batches with `acks=all`: at most one per partition; batches of one topic stand together.
     /// `timeout` is how long the broker may wait for its replicas.
     ///
+    /// The request has its place in the order of the connection when this returns, before the future is polled, and
+    /// [`super::ClientOptions::in_flight_max`] does not hold it back: the caller bounds what is unanswered.
+    ///
     /// # Errors
-    /// [`ClientError`]; after [`ClientError::Lost`] each batch may be there or not.
-    pub async fn produce(
+    /// [`ClientError`], here when nothing was sent, and from the future; after [`ClientError::Lost`] each batch may be
+    /// there or not.
+    pub fn produce(
         &self,
         batches: &[ProduceBatch],
         timeout: Duration,
-    ) -> Result<Vec<ProduceOutcome>, ClientError> {
+    ) -> Result<impl Future<Output = Result<Vec<ProduceOutcome>, ClientError>> + use<>, ClientError>
+    {
         let version = self.version(ApiKey::PRODUCE, VERSIONS)?;
         let correlation = self.next_correlation();
         let head = Head { version, correlation, client_id: self.client_id(), timeout };
@@ -66,28 +71,41 @@ impl Connection {
             .frame(batches)
             .ok_or_else(|| self.protocol("more than 2 GiB in one Produce request".to_owned()))?;
         let within = self.request_timeout() + timeout;
-        let answer = self.exchange(correlation, frame, within).await?;
-        let answer = decode_response::<ProduceRequest>(answer, correlation, version, self.limits())
-            .map_err(|e| self.protocol(e.to_string()))?;
-        let mut outcomes = Vec::with_capacity(batches.len());
-        for topic in answer.responses {
-            for p in topic.partition_responses {
-                let words = p.error_message.as_deref().unwrap_or_default();
-                let message = match p.error_code {
-                    0 => String::new(),
-                    code => format!("{} {words}", code_name(code)).trim_end().to_owned(),
-                };
-                outcomes.push(ProduceOutcome {
-                    topic: topic.name.clone(),
-                    partition: p.index,
-                    code: p.error_code,
-                    base_offset: p.base_offset,
-                    message,
-                });
-            }
-        }
-        Ok(outcomes)
+        let enqueued = self.enqueue(correlation, frame, within, None);
+        let connection = self.clone();
+        Ok(async move {
+            let answer = enqueued.answer().await?;
+            let answer = decode_response::<ProduceRequest>(
+                answer,
+                correlation,
+                version,
+                connection.limits(),
+            )
+            .map_err(|e| connection.protocol(e.to_string()))?;
+            Ok(outcomes(answer))
+        })
     }
+}
+
+fn outcomes(answer: ProduceResponse) -> Vec<ProduceOutcome> {
+    let mut outcomes = Vec::new();
+    for topic in answer.responses {
+        for p in topic.partition_responses {
+            let words = p.error_message.as_deref().unwrap_or_default();
+            let message = match p.error_code {
+                0 => String::new(),
+                code => format!("{} {words}", code_name(code)).trim_end().to_owned(),
+            };
+            outcomes.push(ProduceOutcome {
+                topic: topic.name.clone(),
+                partition: p.index,
+                code: p.error_code,
+                base_offset: p.base_offset,
+                message,
+            });
+        }
+    }
+    outcomes
 }
 
 struct Head<'a> {

@@ -1,0 +1,249 @@
+//! The checkpoints of all uplinks, as records of the internal topic `__headwater_uplinks`.
+//!
+//! Invariant: a checkpoint counts only when its record is synced; the newest record of a key is the one that
+//! holds. A key's partition is Kafka's hash of it over 16, for ever: the newest of two partitions is not defined.
+//! Removing a key writes a tombstone.
+//!
+//! The topic is kept small here: after [`SNAPSHOT_BYTES`] of appends every live key is written again, and what lies
+//! before that is deleted once it is synced.
+
+use super::checkpoint::{Checkpoint, CheckpointError, Key};
+use crate::partitioner;
+use headwater_log::batch;
+use headwater_log::metadata::{Durability, Refusal, TopicSettings};
+use headwater_log::record::{Headers, RecordParts};
+use headwater_log::{
+    AckPoint, AppendError, Log, Offset, Partition, Position, ReadError, ReadLimit, Settled, Topic,
+    TopicName,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The internal topic.
+const TOPIC: &str = "__headwater_uplinks";
+/// Fixed for every internal topic.
+const PARTITIONS: u32 = 16;
+/// Bytes appended after which the live keys are written again.
+const SNAPSHOT_BYTES: u64 = 4 << 20;
+const READ_BYTES: usize = 1 << 20;
+const SEGMENT_BYTES: u64 = 4 << 20;
+const BATCH_BYTES_MAX: u32 = 1 << 20;
+const DAY_MS: u64 = 24 * 3_600_000;
+/// Records of one append while the live keys are written again.
+const SNAPSHOT_RECORDS: usize = 256;
+
+/// Why the checkpoints cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The internal topic could not be made.
+    #[error("{TOPIC}: {0}")]
+    Refused(#[from] Refusal),
+    /// It could not be read.
+    #[error("{TOPIC}, partition {partition}: {source}")]
+    Unreadable {
+        /// Which partition.
+        partition: i32,
+        /// Why.
+        source: ReadError,
+    },
+    /// A record in it is not a checkpoint that this version understands.
+    #[error("{TOPIC}, partition {partition}, offset {offset}: {reason}")]
+    Malformed {
+        /// Which partition.
+        partition: i32,
+        /// Which record.
+        offset: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A record on its way to the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    partition: Arc<Partition>,
+    position: Position,
+}
+
+impl Written {
+    /// Whether it is synced.
+    pub(crate) fn settled(&self) -> Settled {
+        self.partition.settled(AckPoint::Synced, self.position)
+    }
+}
+
+/// The store. Shared by the uplinks behind a lock; no call waits for the disk.
+#[derive(Debug)]
+pub(crate) struct Store {
+    topic: Topic,
+    log: Log,
+    live: BTreeMap<Vec<u8>, Vec<u8>>,
+    appended_bytes: u64,
+    /// Per partition: where the rewritten keys begin, and the last of them.
+    snapshot: Vec<(Offset, Written)>,
+}
+
+impl Store {
+    /// Makes the topic if it is missing and reads what it holds. Blocks.
+    pub(crate) fn open(log: &Log) -> Result<Self, StoreError> {
+        let topic = match log.topic(TOPIC) {
+            Some(topic) => topic,
+            None => {
+                let illegal = || Refusal::IllegalName(TOPIC.to_owned());
+                let name = TopicName::new(TOPIC).ok_or_else(illegal)?;
+                log.create_topic(&name, PARTITIONS, settings())?.0
+            }
+        };
+        let mut live = BTreeMap::new();
+        for partition in topic.partitions() {
+            scan(partition, &mut live)?;
+        }
+        let log = log.clone();
+        Ok(Self { topic, log, live, appended_bytes: 0, snapshot: Vec::new() })
+    }
+
+    /// The checkpoint of a partition of an uplink.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Checkpoint>, CheckpointError> {
+        self.live.get(&key.encode()).map(|value| Checkpoint::decode(value)).transpose()
+    }
+
+    /// Appends a checkpoint. It holds once [`Written::settled`] says so.
+    pub(crate) fn put(
+        &mut self,
+        key: &Key,
+        checkpoint: &Checkpoint,
+    ) -> Result<Written, AppendError> {
+        let (key, value) = (key.encode(), checkpoint.encode());
+        let written = self.append(&key, Some(&value))?;
+        self.live.insert(key, value);
+        Ok(written)
+    }
+
+    /// Forgets a partition whose topic is gone.
+    pub(crate) fn remove(&mut self, key: &Key) -> Result<(), AppendError> {
+        let key = key.encode();
+        if self.live.contains_key(&key) {
+            self.append(&key, None)?;
+            self.live.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn partition_of(&self, key: &[u8]) -> Option<Arc<Partition>> {
+        let partitions = self.topic.partitions();
+        let index = partitioner::partition(key, u32::try_from(partitions.len()).ok()?);
+        partitions.get(index as usize).cloned()
+    }
+
+    fn append(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<Written, AppendError> {
+        let partition = self.partition_of(key).ok_or(AppendError::Deleted)?;
+        let timestamp_ms = self.log.clock().wall_ms();
+        let record = RecordParts { timestamp_ms, key: Some(key), value, headers: Headers::EMPTY };
+        let appended = partition.append(&[record])?;
+        self.appended_bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        Ok(Written { partition, position: appended.last })
+    }
+
+    /// Keeps the topic small. Call about once a second.
+    pub(crate) fn tick(&mut self) {
+        if !self.snapshot.is_empty() {
+            self.end_snapshot();
+        } else if self.appended_bytes > SNAPSHOT_BYTES {
+            self.appended_bytes = 0;
+            // What was not written again stays where it is, until the next time.
+            let _ = self.begin_snapshot();
+        }
+    }
+
+    fn begin_snapshot(&mut self) -> Result<(), AppendError> {
+        let timestamp_ms = self.log.clock().wall_ms();
+        let mut by_partition: BTreeMap<usize, Vec<RecordParts<'_>>> = BTreeMap::new();
+        for (key, value) in &self.live {
+            let index = partitioner::partition(key, PARTITIONS) as usize;
+            by_partition.entry(index).or_default().push(RecordParts {
+                timestamp_ms,
+                key: Some(key),
+                value: Some(value),
+                headers: Headers::EMPTY,
+            });
+        }
+        let mut snapshot = Vec::new();
+        for (index, partition) in self.topic.partitions().iter().enumerate() {
+            let start = partition.positions().log_end;
+            let mut last = None;
+            let records = by_partition.remove(&index).unwrap_or_default();
+            for records in records.chunks(SNAPSHOT_RECORDS) {
+                last = Some(partition.append(records)?.last);
+            }
+            if let Some(position) = last {
+                snapshot.push((start, Written { partition: partition.clone(), position }));
+            }
+        }
+        self.snapshot = snapshot;
+        Ok(())
+    }
+
+    fn end_snapshot(&mut self) {
+        if self.snapshot.iter().any(|(_, last)| last.settled() == Settled::Waiting) {
+            return;
+        }
+        for (start, last) in self.snapshot.drain(..) {
+            if last.settled() == Settled::Passed {
+                last.partition.delete_before(start);
+            }
+        }
+    }
+}
+
+fn settings() -> TopicSettings {
+    TopicSettings {
+        durability: Durability::Fsync,
+        retention_ms: None,
+        retention_bytes: None,
+        segment_bytes: SEGMENT_BYTES,
+        segment_ms: DAY_MS,
+        batch_bytes_max: BATCH_BYTES_MAX,
+        compact: true,
+    }
+}
+
+fn scan(
+    partition: &Arc<Partition>,
+    live: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<(), StoreError> {
+    let number = partition.id().get();
+    let malformed =
+        |offset, reason: String| StoreError::Malformed { partition: number, offset, reason };
+    let positions = partition.positions();
+    let end = positions.synced.min(positions.last_stable);
+    let mut from = positions.log_start;
+    while from < end {
+        let read = partition
+            .read(from, READ_BYTES, ReadLimit::SyncedAndStable)
+            .map_err(|source| StoreError::Unreadable { partition: number, source })?;
+        for bytes in &read.batches {
+            let records =
+                batch::records(bytes).map_err(|e| malformed(from.get(), e.to_string()))?;
+            for record in records {
+                let record = record.map_err(|e| malformed(from.get(), e.to_string()))?;
+                let Some(key) = record.key else { continue };
+                Key::decode(&key).map_err(|e| malformed(record.offset, e.to_string()))?;
+                match record.value {
+                    Some(value) => {
+                        Checkpoint::decode(&value)
+                            .map_err(|e| malformed(record.offset, e.to_string()))?;
+                        live.insert(key.to_vec(), value.to_vec());
+                    }
+                    None => {
+                        live.remove(&key[..]);
+                    }
+                }
+            }
+        }
+        if read.next <= from {
+            break;
+        }
+        from = read.next;
+    }
+    Ok(())
+}
