@@ -77,7 +77,12 @@ impl Connection {
         count: i32,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        let topic = message!(CreatePartitionsTopic { name: topic.into(), count: count });
+        let topic = message!(CreatePartitionsTopic {
+            name: topic.into(),
+            count: count,
+            // Null leaves the placement to the broker; an empty list would be a placement of nothing.
+            assignments: None,
+        });
         let request = message!(CreatePartitionsRequest {
             topics: vec![topic],
             timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
