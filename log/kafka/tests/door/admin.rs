@@ -66,8 +66,9 @@ fn metadata_makes_topics_only_where_that_is_allowed() {
         assert_eq!((yes.brokers[0].host.as_str(), yes.brokers[0].port), ("gateway.test", 19092));
         assert_eq!(yes.cluster_id.as_deref().map(str::len), Some(22));
         // By its id, and a wrong id.
-        let by_id = [topic.topic_id, Uuid::from_bytes([1; 16])]
-            .map(|id| message!(metadata_request::MetadataRequestTopic { topic_id: id }));
+        let by_id = [topic.topic_id, Uuid::from_bytes([1; 16])].map(|id| {
+            message!(metadata_request::MetadataRequestTopic { topic_id: id, name: None })
+        });
         let by_id = message!(MetadataRequest { topics: Some(by_id.into()) });
         let found = client.call(12, &by_id).await;
         assert_eq!(found.topics[0].name.as_deref(), Some("new"));
@@ -174,6 +175,7 @@ fn partitions_are_added_and_topics_deleted() {
                 topics: vec![message!(create_partitions_request::CreatePartitionsTopic {
                     name: name.into(),
                     count: count,
+                    assignments: None,
                 })],
                 timeout_ms: 10_000,
             })

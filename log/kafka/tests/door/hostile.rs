@@ -32,7 +32,9 @@ async fn is_refused(harness: &Harness, bytes: &[u8]) -> bool {
     client.stream.shutdown().await.ok();
     let closed = client.is_closed().await;
     // The count follows the close in the server's task.
-    tokio::task::yield_now().await;
+    while harness.door.figures().connections_open > 0 {
+        tokio::task::yield_now().await;
+    }
     closed && harness.door.figures().connections_malformed == before + 1
 }
 

@@ -40,7 +40,7 @@ fn responses_come_in_the_order_of_the_requests() {
                 produce(topic, number % 2, &records(&["x"]), if number % 3 == 0 { 1 } else { -1 });
             sent.push((client.send(9, &request).await, topic));
         }
-        let metadata = client.send(9, &MetadataRequest::default()).await;
+        let metadata = client.send(9, &message!(MetadataRequest { topics: None })).await;
         let mut next = 0;
         for (correlation, topic) in sent {
             let response = client.receive::<ProduceRequest>(9, correlation).await;
@@ -137,7 +137,10 @@ fn a_repeated_sequence_is_stored_once() {
     run(async {
         let harness = Harness::new();
         let mut client = harness.connect();
-        let init = message!(InitProducerIdRequest { transaction_timeout_ms: i32::MAX });
+        let init = message!(InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: i32::MAX,
+        });
         let first = client.call(4, &init).await;
         let second = client.call(0, &init).await;
         assert_eq!((first.error_code, first.producer_epoch), (0, 0));
