@@ -255,6 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Request { head, body } = request;
         let answer = Box::pin(apis::answer(&self.door, &head, body, limits));
         let answered = tokio::select! {
+            // What needs no waiting is answered also to a peer that has ended its own side.
+            biased;
             answered = answer => answered,
             () = gone(&mut self.reader, &mut self.stream) => return Err(Ended::Gone),
             () = stopping(&mut self.shutdown) => return Err(Ended::Stopping),
