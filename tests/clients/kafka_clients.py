@@ -6,8 +6,8 @@ Usage: kafka_clients.py PORT STEP. Each step prints `ok` at its end or fails wit
     times       offsets by timestamp, the start, the end
     read TOPIC COUNT
                 both libraries read the topic from its start and must find COUNT records, the same ones
-    group       a consumer group is refused with an error that is shown, not retried for ever
-    transaction a transactional producer is refused likewise
+    group       a consumer group is refused with an error that is shown, not retried for ever (librdkafka)
+    transaction a transactional producer is refused likewise (librdkafka)
 """
 
 import json

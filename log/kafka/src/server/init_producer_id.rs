@@ -13,7 +13,9 @@ use crate::wire::{ErrorCode, Versions};
 /// Advertised and implemented.
 pub(super) const VERSIONS: Versions = Versions::new(0, 4);
 
-/// A new id with epoch 0. A transactional id is refused for good, so that its client says so.
+/// A new id with epoch 0. A transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+/// nobody may use one here. It is the one code that is final for every client; librdkafka repeats the
+/// request after any other until its timeout.
 pub(super) async fn answer(
     door: &Door,
     request: InitProducerIdRequest,
@@ -27,7 +29,7 @@ pub(super) async fn answer(
         })
     };
     if request.transactional_id.is_some() {
-        return refuse(ErrorCode::UnsupportedVersion);
+        return refuse(ErrorCode::TransactionalIdAuthorizationFailed);
     }
     let log = door.log().clone();
     // A new block of ids waits for a commit.

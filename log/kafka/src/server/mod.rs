@@ -1,7 +1,7 @@
 //! The Kafka door: Kafka clients produce to and read from the log here.
 //!
 //! # What the process does
-//! ```ignore
+//! ```text
 //! let door = Door::new(log.clone(), settings, topics);      // once per process
 //! let here = door.listening_at("gateway-7.plant", 9092);    // once per listener: its advertised address
 //! here.serve(stream, peer, shutdown.clone()).await;         // one local task per accepted connection

@@ -198,7 +198,7 @@ fn partitions_are_added_and_topics_deleted() {
 }
 
 #[test]
-fn what_is_not_served_says_so_at_once() {
+fn the_node_is_its_own_coordinator_and_knows_no_sasl() {
     run(async {
         let harness = Harness::new();
         let mut client = harness.connect();
@@ -209,8 +209,13 @@ fn what_is_not_served_says_so_at_once() {
                 coordinator_keys: if old { Vec::new() } else { vec!["g".into()] },
             });
             let response = client.call(version, &request).await;
-            let code = if old { response.error_code } else { response.coordinators[0].error_code };
-            assert_eq!(code, ErrorCode::UnsupportedVersion.code());
+            let found = if old {
+                (response.error_code, response.node_id, response.port)
+            } else {
+                let found = &response.coordinators[0];
+                (found.error_code, found.node_id, found.port)
+            };
+            assert_eq!(found, (0, 0, 19092));
         }
         let sasl = message!(SaslHandshakeRequest { mechanism: "PLAIN".into() });
         let response = client.call(1, &sasl).await;

@@ -164,7 +164,7 @@ fn a_repeated_sequence_is_stored_once() {
         let mut transactional = init;
         transactional.transactional_id = Some("tx".into());
         let refused = client.call(4, &transactional).await;
-        assert_eq!(refused.error_code, ErrorCode::UnsupportedVersion.code());
+        assert_eq!(refused.error_code, ErrorCode::TransactionalIdAuthorizationFailed.code());
     });
 }
 
