@@ -2,14 +2,28 @@
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
+use headwater_bridge::uplink::{MEMORY_BYTES_MAX, Uplinks};
+use headwater_config::Config;
 use headwater_kafka::client::{
     Client, ClientOptions, Connection, FetchPartition, NewTopic, ProduceBatch, ProducerIdentity,
 };
 use headwater_kafka::wire::ErrorCode;
 use headwater_log::batch::{self, BatchBuilder, BatchHeader, HEADER_BYTES, Seal};
+use headwater_log::clock::SystemClock;
+use headwater_log::disk::SystemDisk;
+use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
-use headwater_log::{LeaderEpoch, Offset};
-use headwater_tests::kafka::{Kafka, VERSIONS};
+use headwater_log::{
+    AppendError, LeaderEpoch, Log, LogOptions, Offset, Partition, ReadLimit, Running, TopicName,
+};
+use headwater_tests::files::TestDir;
+use headwater_tests::kafka::{Kafka, Stop, VERSIONS};
+use headwater_tests::wait_for;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,4 +172,269 @@ async fn speak(kafka: &Kafka) -> Result<()> {
     let beyond = connection.fetch(&beyond, 1_000, Duration::ZERO).await;
     ensure!(beyond.is_err_and(|e| e.to_string().contains("OFFSET_OUT_OF_RANGE")));
     Ok(())
+}
+
+/// A node without listeners: a log and its uplinks, killed by dropping them.
+struct Node {
+    log: Log,
+    _running: Running,
+    uplinks: Uplinks,
+    // Dropped last: the uplinks' tasks end in the middle of whatever they do.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Node {
+    fn start(dir: &Path, config: &Config) -> Self {
+        let options = LogOptions {
+            dir: dir.join("data"),
+            journal_file_bytes: 4 << 20,
+            journal_files: 4,
+            commit_delay: Duration::ZERO,
+            uncommitted_bytes_max: 16 << 20,
+            tail_bytes_max: 2 << 20,
+            memory_sync: Duration::from_secs(1),
+            topics_max: 100,
+            partitions_max: 1_000,
+            max_bytes: None,
+        };
+        let (log, _) =
+            Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).expect("the log opens");
+        for name in ["telemetry", "alarms"] {
+            let name = TopicName::new(name).expect("legal");
+            if log.topic(name.as_str()).is_none() {
+                log.create_topic(&name, PARTITIONS, settings()).expect("a topic");
+            }
+        }
+        let mut uplinks = Uplinks::open(&config.uplinks, &log).expect("checkpoints");
+        let running = log.start();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        uplinks.start(runtime.handle());
+        Self { log, _running: running, uplinks, runtime: Some(runtime) }
+    }
+
+    /// As kill -9: no checkpoint, no goodbye.
+    fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    fn partition(&self, topic: &str, partition: usize) -> Arc<Partition> {
+        self.log.topic(topic).expect("created").partitions()[partition].clone()
+    }
+
+    fn acked(&self) -> u64 {
+        self.uplinks.statuses()[0].acked_records
+    }
+}
+
+const PARTITIONS: u32 = 3;
+const TOPICS: [&str; 2] = ["telemetry", "alarms"];
+
+fn settings() -> TopicSettings {
+    TopicSettings {
+        durability: Durability::Fsync,
+        retention_ms: None,
+        retention_bytes: None,
+        segment_bytes: 1 << 20,
+        segment_ms: 3_600_000,
+        batch_bytes_max: 1 << 20,
+        compact: false,
+    }
+}
+
+fn config(kafka: &Kafka) -> Config {
+    let text = format!(
+        r#"
+        [site]
+        name = "plant-7"
+        [[uplink]]
+        name = "dc"
+        bootstrap = ["127.0.0.1:1", "{}"]
+        topics = [{{ from = "*", to = "{{site}}.{{topic}}" }}]
+        "#,
+        kafka.address()
+    );
+    headwater_config::from_toml(&text).expect("a config")
+}
+
+/// A small generator, so that a failure can be repeated from the seed it prints.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Appends messages as the bridge would, and batches as Kafka's clients made them.
+fn append(node: &Node, random: &mut Random, made_elsewhere: &[Bytes], records: u64) {
+    let mut headers = Headers::default();
+    headers.push("mqtt.topic", b"plant/line-1/press/temperature");
+    let mut left = records;
+    while left > 0 {
+        let topic = TOPICS[random.below(2) as usize];
+        let partition = node.partition(topic, random.below(u64::from(PARTITIONS)) as usize);
+        let appended = if random.below(5) == 0 {
+            let batch = &made_elsewhere[random.below(made_elsewhere.len() as u64) as usize];
+            // As every producer without idempotence sends it.
+            let mut copy = BytesMut::from(&batch[..]);
+            batch::readdress(&mut copy, -1, -1, -1);
+            partition.append_batch(copy)
+        } else {
+            let value = vec![b'v'; random.below(900) as usize];
+            let record = RecordParts {
+                timestamp_ms: wall_ms(),
+                key: Some(b"press"),
+                value: Some(&value),
+                headers: &headers,
+            };
+            let count = 1 + random.below(40) as usize;
+            partition.append(&vec![record; count.min(left as usize)])
+        };
+        match appended {
+            Ok(appended) => {
+                let count = appended.last.offset.get() - appended.base.offset.get() + 1;
+                left = left.saturating_sub(count as u64);
+            }
+            Err(AppendError::Busy) => std::thread::yield_now(),
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// Batches of each codec, made by librdkafka and taken out of a real Kafka.
+fn made_elsewhere(kafka: &Kafka) -> Vec<Bytes> {
+    let lines: String =
+        (0..200).map(|i| format!("{i}: some text that a codec can shorten\n")).collect();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let mut kcat = Command::new("kcat")
+            .args(["-P", "-b", &kafka.address(), "-t", "made", "-p", "0", "-z", codec])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("kcat is installed");
+        let mut input = kcat.stdin.take().expect("a pipe");
+        input.write_all(lines.as_bytes()).expect("kcat reads");
+        drop(input);
+        assert!(kcat.wait().expect("it is ours").success());
+    }
+    let read = async {
+        let client = client(kafka);
+        let metadata = client.metadata(Some(&["made".to_owned()])).await?;
+        let leader = metadata.topics[0].partitions[0].leader.context("a leader")?;
+        let connection = client.broker(leader).await?;
+        let from = FetchPartition { topic: "made".into(), partition: 0, offset: 0 };
+        let mut rest = connection.fetch(&from, 8 << 20, TIMEOUT).await?.records;
+        let mut batches = Vec::new();
+        while let Ok(header) = BatchHeader::parse(&rest) {
+            batches.push(rest.split_to(header.size_bytes()));
+        }
+        Ok::<_, anyhow::Error>(batches)
+    };
+    let batches = block_on(read).expect("what kcat made can be read");
+    let codecs: BTreeSet<i16> =
+        batches.iter().map(|b| BatchHeader::parse(b).expect("whole").attributes & 7).collect();
+    assert_eq!(codecs.len(), 5, "every codec: {codecs:?}");
+    batches
+}
+
+/// Every stored batch stands in the target once, in order, its records untouched, at a constant delta.
+fn compare(node: &Node, kafka: &Kafka) -> Result<u64> {
+    let client = client(kafka);
+    let names: Vec<String> = TOPICS.iter().map(|t| format!("plant-7.{t}")).collect();
+    let mut records = 0;
+    for (topic, name) in TOPICS.iter().zip(&names) {
+        for number in 0..PARTITIONS {
+            let partition = node.partition(topic, number as usize);
+            let end = partition.positions().high_watermark;
+            let mut from = Offset::ZERO;
+            let mut stored = Vec::new();
+            while from < end {
+                let read = partition.read(from, 1 << 20, ReadLimit::HighWatermark)?;
+                for bytes in read.batches {
+                    let header = batch::verify(&bytes)?;
+                    stored.push((header, bytes.slice(HEADER_BYTES..)));
+                }
+                from = read.next;
+            }
+            let there = block_on(async {
+                let metadata = client.metadata(Some(std::slice::from_ref(name))).await?;
+                let leader = metadata.topics[0].partitions[number as usize].leader;
+                let connection = client.broker(leader.context("a leader")?).await?;
+                batches_of(&connection, name, number as i32).await
+            });
+            client.disconnect();
+            let there = there?;
+            let place = format!("{name} {number}");
+            ensure!(
+                there.len() == stored.len(),
+                "{place}: {} batches for {}",
+                there.len(),
+                stored.len()
+            );
+            for ((ours, body), (theirs, their_body)) in stored.iter().zip(&there) {
+                ensure!(body == their_body, "{place}: the records at {} differ", ours.base_offset);
+                ensure!(
+                    ours.base_offset == theirs.base_offset,
+                    "{place}: delta at {}",
+                    ours.base_offset
+                );
+                ensure!(theirs.producer_id >= 0, "{place}: the uplink's own producer id");
+                records += ours.record_count as u64;
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn mirrored(node: &Node) -> Option<()> {
+    let status = &node.uplinks.statuses()[0];
+    (status.lag_records() == 0 && status.topics.len() == TOPICS.len()).then_some(())
+}
+
+#[test]
+fn every_record_arrives_once_while_the_node_is_killed_and_kafka_stops() {
+    for version in VERSIONS {
+        let mut kafka = Kafka::start(version);
+        let made = made_elsewhere(&kafka);
+        let dir = TestDir::new("uplink");
+        let config = config(&kafka);
+        let seed = u64::from(std::process::id());
+        println!("Kafka {version}, seed {seed}");
+        let mut random = Random(seed);
+        let mut node = Node::start(dir.path(), &config);
+        for round in 0..14 {
+            let records = 2_000 + random.below(4_000);
+            append(&node, &mut random, &made, records);
+            // Somewhere in the middle of what it does: after some part of this was acknowledged.
+            let kafka_is_off = round % 5 == 4;
+            if kafka_is_off {
+                kafka.stop(if round == 4 { Stop::Clean } else { Stop::Kill });
+                append(&node, &mut random, &made, 3_000);
+                assert!(node.uplinks.statuses()[0].memory_bytes <= 2 * MEMORY_BYTES_MAX as u64);
+            } else {
+                let some = random.below(1_500);
+                wait_for("some acknowledgements", Duration::from_secs(60), || {
+                    (node.acked() >= some || mirrored(&node).is_some()).then_some(())
+                });
+            }
+            node.kill();
+            if kafka_is_off {
+                kafka.start_again();
+            }
+            node = Node::start(dir.path(), &config);
+        }
+        wait_for("the backlog to drain", Duration::from_secs(120), || mirrored(&node));
+        let records = compare(&node, &kafka).unwrap_or_else(|e| {
+            panic!("Kafka {version}, seed {seed}: {e:#}; {:#?}", node.uplinks.statuses())
+        });
+        assert!(records > 30_000, "{records}");
+        node.kill();
+    }
 }
