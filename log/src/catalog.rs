@@ -35,6 +35,9 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 40;
 const NAMES: [&str; 2] = ["catalog.a", "catalog.b"];
 
+/// Room for a slot is reserved in pieces of this size.
+const RESERVE_BYTES: u64 = 64 << 10;
+
 const FLAG_CLEAN: u8 = 1;
 const FLAG_MEMORY: u8 = 1;
 const FLAG_OFFLINE: u8 = 2;
@@ -170,7 +173,7 @@ impl Catalog {
         Ok(newest)
     }
 
-    /// Writes the slot of this sequence and syncs it; returns the bytes written.
+    /// Writes the slot of this sequence and syncs it.
     pub(crate) fn write(
         &self,
         disk: &dyn Disk,
@@ -179,6 +182,8 @@ impl Catalog {
     ) -> io::Result<()> {
         let bytes = self.encode(directory_id);
         let file = disk.open(&dir.join(NAMES[(self.sequence % 2) as usize]), OpenMode::Create)?;
+        // Twice what it takes now, so that it can grow on a disk that is full by then. Only a precaution.
+        let _ = file.reserve(0, (bytes.len() as u64 * 2).next_multiple_of(RESERVE_BYTES));
         // The file keeps the largest length it ever had: `length` says what counts.
         file.write_at(&[IoSlice::new(&bytes)], 0)?;
         file.sync_data()

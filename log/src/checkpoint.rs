@@ -10,7 +10,29 @@
 use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::metadata::encode_all;
+use crate::partition::Condition;
+use std::io;
 use std::sync::atomic::Ordering;
+
+/// Why there was no checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    /// No room for the catalog: the one before it still holds, and the journal with it.
+    #[error("the disk is full")]
+    Full,
+    /// The log is offline.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CheckpointError {
+    fn of(error: &io::Error, what: &str) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Failed(format!("{what}: {error}")),
+        }
+    }
+}
 
 /// The checkpointer's own state.
 #[derive(Debug, Default)]
@@ -23,36 +45,47 @@ pub(crate) struct Checkpointer {
 
 impl Engine {
     /// Runs one checkpoint and returns the cycle up to which the ring may be released. An error takes the log offline.
-    pub(crate) fn checkpoint(&self, clean: bool) -> Result<u64, String> {
+    ///
+    /// A full disk is not an end: what is in the journal stays there, and the next checkpoint tries again.
+    pub(crate) fn checkpoint(&self, clean: bool) -> Result<u64, CheckpointError> {
         let mut checkpointer = self.checkpointer.lock();
         let result = self.run_checkpoint(&mut checkpointer, clean);
-        if let Err(reason) = &result {
-            self.shared.go_offline(reason.clone());
+        match &result {
+            Err(CheckpointError::Failed(reason)) => self.shared.go_offline(reason.clone()),
+            Err(CheckpointError::Full) => tracing::warn!("no room on the disk for a checkpoint"),
+            Ok(_) => {}
         }
         result
     }
 
-    fn run_checkpoint(&self, last: &mut Checkpointer, clean: bool) -> Result<u64, String> {
+    fn run_checkpoint(&self, last: &mut Checkpointer, clean: bool) -> Result<u64, CheckpointError> {
         self.wanted.state.lock().checkpoint = false;
         let mark = *self.mark.lock();
         assert!(mark.cycle >= last.cycle, "checkpoints only move forward");
         self.shared.memory_bytes_since_checkpoint.store(0, Ordering::Relaxed);
         // The metadata before the partitions: a topic made meanwhile is replayed, not described without its making.
-        let (metadata, metadata_sequence, partitions) = {
-            let metadata = self.metadata.lock();
-            let mut bytes = Vec::new();
-            encode_all(&metadata.state.snapshot(), &mut bytes);
-            (bytes, metadata.sequence, self.partitions())
+        // One deleted meanwhile would be described half: then the description begins again, without it.
+        let (metadata, metadata_sequence, partitions, entries) = loop {
+            let (metadata, metadata_sequence, partitions) = {
+                let metadata = self.metadata.lock();
+                let mut bytes = Vec::new();
+                encode_all(&metadata.state.snapshot(), &mut bytes);
+                (bytes, metadata.sequence, self.partitions())
+            };
+            let entries = partitions.iter().map(|p| p.checkpoint());
+            let entries =
+                entries.collect::<Result<Vec<_>, String>>().map_err(CheckpointError::Failed)?;
+            if !partitions.iter().any(|p| p.condition() == Condition::Deleted) {
+                break (metadata, metadata_sequence, partitions, entries);
+            }
         };
-        let mut entries = Vec::with_capacity(partitions.len());
-        for partition in &partitions {
-            entries.push(partition.checkpoint()?);
-        }
         let dir = &self.options.dir;
         let disk = &*self.shared.disk;
         if self.shared.topics_dirty.swap(false, Ordering::AcqRel) {
             let topics = dir.join("topics");
-            disk.sync_dir(&topics).map_err(|e| format!("syncing {}: {e}", topics.display()))?;
+            disk.sync_dir(&topics).map_err(|e| {
+                CheckpointError::Failed(format!("syncing {}: {e}", topics.display()))
+            })?;
         }
         let catalog = Catalog {
             sequence: last.sequence + 1,
@@ -65,7 +98,7 @@ impl Engine {
         };
         catalog
             .write(disk, dir, &self.directory_id)
-            .map_err(|e| format!("writing the catalog: {e}"))?;
+            .map_err(|e| CheckpointError::of(&e, "writing the catalog"))?;
         for (partition, entry) in partitions.iter().zip(&catalog.partitions) {
             partition.note_checkpoint(entry);
         }

@@ -8,6 +8,7 @@
 //! Neighbours: `partition::commit` gives and takes batches, `journal` writes, `checkpoint` is run inline when the ring is full.
 
 use crate::Offset;
+use crate::checkpoint::CheckpointError;
 use crate::engine::Engine;
 use crate::journal::cycle::{End, batches_overhead};
 use crate::journal::ring::Room;
@@ -44,9 +45,9 @@ struct Gathered {
     journalled: Vec<Taken>,
     unjournalled: Vec<Taken>,
     again: Vec<Arc<Partition>>,
-    sequence: Option<u64>,
+    metadata: VecDeque<(u64, Vec<u8>)>,
     log_starts: Vec<(Arc<Partition>, i64)>,
-    deleted: Vec<Arc<Partition>>,
+    deleted: Vec<(u64, Arc<Partition>)>,
 }
 
 impl Committer {
@@ -105,8 +106,9 @@ impl Committer {
             // Readers of `memory` topics need not wait for the sync.
             shared.notify();
         }
-        if self.cycle.length() > empty_bytes {
-            self.write(engine, &gathered)?;
+        if self.cycle.length() > empty_bytes && !self.write(engine, &gathered)? {
+            self.take_back(engine, gathered);
+            return Ok(());
         }
         self.publish(engine, gathered)
     }
@@ -115,13 +117,13 @@ impl Committer {
         let mut gathered = Gathered::default();
         for (sequence, record) in &controls.metadata {
             self.cycle.metadata(*sequence, record);
-            gathered.sequence = Some(*sequence);
         }
+        gathered.metadata = controls.metadata;
         for (partition, offset) in &controls.log_starts {
             self.cycle.log_start(partition.handle(), *offset);
         }
         gathered.log_starts = controls.log_starts;
-        gathered.deleted = controls.deleted.into_iter().map(|(_, partition)| partition).collect();
+        gathered.deleted = controls.deleted;
         gathered
     }
 
@@ -135,8 +137,15 @@ impl Committer {
         for partition in &switching {
             partition.switch_durability();
         }
-        let cycle = engine.checkpoint(false)?;
-        self.journal.release(cycle);
+        match engine.checkpoint(false) {
+            Ok(cycle) => self.journal.release(cycle),
+            Err(CheckpointError::Failed(reason)) => return Err(reason),
+            Err(CheckpointError::Full) => {
+                for partition in &switching {
+                    partition.keep_durability();
+                }
+            }
+        }
         Ok(())
     }
 
@@ -173,26 +182,52 @@ impl Committer {
                         gathered.journalled.push(taken);
                     }
                 }
-                Err(PlanError::Full) => {
-                    tracing::warn!(?partition, "the disk is full: what is not committed is lost");
-                    partition.cut(engine.next_epoch());
-                    engine.note_full(&partition);
-                }
+                Err(PlanError::Full) => self.full(engine, &partition),
                 Err(PlanError::Io(reason)) => return Err(reason),
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, engine: &Engine, gathered: &Gathered) -> Result<(), String> {
+    /// The ring is full and the disk too: nothing of the cycle can be kept but its control entries, which wait.
+    fn take_back(&mut self, engine: &Engine, gathered: Gathered) {
+        {
+            let mut waiting = engine.shared.controls.lock();
+            for entry in gathered.metadata.into_iter().rev() {
+                waiting.metadata.push_front(entry);
+            }
+            waiting.log_starts.splice(0..0, gathered.log_starts);
+            waiting.deleted.splice(0..0, gathered.deleted);
+        }
+        for taken in gathered.journalled {
+            self.full(engine, &taken.partition);
+        }
+        for partition in gathered.again {
+            partition.requeue();
+        }
+        engine.shared.queue.committed();
+        engine.shared.notify();
+    }
+
+    fn full(&self, engine: &Engine, partition: &Arc<Partition>) {
+        tracing::warn!(?partition, "the disk is full: what is not committed is lost");
+        partition.cut(engine.next_epoch());
+        engine.note_full(partition);
+    }
+
+    /// Writes and syncs the cycle; `false` when there is no room for it, nor for a checkpoint that would make some.
+    fn write(&mut self, engine: &Engine, gathered: &Gathered) -> Result<bool, String> {
         let shared = &engine.shared;
         let say = |what| move |e: std::io::Error| format!("{what} the journal: {e}");
         let size = self.cycle.size_bytes();
         while self.journal.make_room(size).map_err(say("making room in"))? == Room::Full {
             shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
             let before = self.journal.used_bytes();
-            let cycle = engine.checkpoint(false)?;
-            self.journal.release(cycle);
+            match engine.checkpoint(false) {
+                Ok(cycle) => self.journal.release(cycle),
+                Err(CheckpointError::Full) => return Ok(false),
+                Err(CheckpointError::Failed(reason)) => return Err(reason),
+            }
             if self.journal.used_bytes() >= before {
                 return Err(format!(
                     "the journal's files have no room for a cycle of {size} bytes"
@@ -208,7 +243,7 @@ impl Committer {
         shared.counters.note_sync(shared.clock.monotonic_ns().saturating_sub(began));
         shared.counters.journal_bytes.fetch_add(bytes, Ordering::Relaxed);
         shared.counters.cycles.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     fn publish(&mut self, engine: &Engine, gathered: Gathered) -> Result<(), String> {
@@ -230,8 +265,8 @@ impl Committer {
         }
         committed += gathered.unjournalled.iter().map(|t| t.bytes).sum::<usize>();
         shared.counters.committed_bytes.fetch_add(committed as u64, Ordering::Relaxed);
-        if let Some(sequence) = gathered.sequence {
-            engine.committed_sequence.fetch_max(sequence, Ordering::AcqRel);
+        if let Some((sequence, _)) = gathered.metadata.back() {
+            engine.committed_sequence.fetch_max(*sequence, Ordering::AcqRel);
         }
         for (partition, offset) in &gathered.log_starts {
             partition.note_log_start_synced(*offset);
@@ -240,7 +275,7 @@ impl Committer {
         *engine.mark.lock() = self.journal.mark();
         shared.queue.committed();
         shared.notify();
-        for partition in &gathered.deleted {
+        for (_, partition) in &gathered.deleted {
             engine.put_aside(partition);
         }
         for partition in full {
@@ -258,8 +293,11 @@ impl Committer {
         let ring = self.journal.ring_bytes();
         shared.counters.journal_size_bytes.store(ring, Ordering::Relaxed);
         let memory = shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed);
-        if used.max(memory) * 2 >= ring {
+        if used.max(memory) * 2 > ring {
             engine.ask_checkpoint();
+        }
+        if self.journal.wants_file() {
+            engine.ask_file();
         }
         Ok(())
     }

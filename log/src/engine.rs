@@ -98,6 +98,8 @@ pub(crate) struct Wanted {
 #[derive(Debug, Default)]
 pub(crate) struct WantedState {
     pub(crate) checkpoint: bool,
+    /// A journal file ahead of need.
+    pub(crate) file: bool,
     pub(crate) stop: bool,
 }
 
@@ -231,8 +233,15 @@ impl Engine {
                 return Err(Refusal::Offline(reason));
             }
             self.committer.lock().step(self);
+            if self.full_disk() && self.committed_sequence.load(Ordering::Acquire) < sequence {
+                return Err(Refusal::Offline("the disk is full".to_owned()));
+            }
         }
         Ok(())
+    }
+
+    fn full_disk(&self) -> bool {
+        self.shared.counters.partitions_full.load(Ordering::Relaxed) > 0
     }
 
     /// The next producer id, from a block that is durable.
@@ -272,6 +281,24 @@ impl Engine {
         let mut state = self.wanted.state.lock();
         if !std::mem::replace(&mut state.checkpoint, true) {
             self.wanted.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn ask_file(&self) {
+        let mut state = self.wanted.state.lock();
+        if !std::mem::replace(&mut state.file, true) {
+            self.wanted.changed.notify_all();
+        }
+    }
+
+    /// Makes a journal file if one is asked for.
+    pub(crate) fn make_file(&self) {
+        if !std::mem::take(&mut self.wanted.state.lock().file) {
+            return;
+        }
+        if let Err(e) = self.maker.make_one() {
+            // Commits use the files there are, and checkpoint more often.
+            tracing::warn!(error = %e, "could not make a journal file ahead of need");
         }
     }
 

@@ -247,17 +247,15 @@ impl Log {
         if let Some(reason) = self.engine.shared.offline() {
             return Err(reason);
         }
-        let cycle = self.engine.checkpoint(false)?;
+        let cycle = self.engine.checkpoint(false).map_err(|e| e.to_string())?;
         self.engine.committer.lock().journal.release(cycle);
         Ok(())
     }
 
     /// Runs one round of upkeep on the calling thread: retention, syncs of `memory` topics, probes for room, and one file of
-    /// the journal's ring if one is missing. For a node that is stepped instead of started.
+    /// the journal's ring if one will soon be needed. For a node that is stepped instead of started.
     pub fn step_upkeep(&self) {
-        if let Err(e) = self.engine.maker.make_one() {
-            tracing::warn!(error = %e, "could not make a journal file ahead of need");
-        }
+        self.engine.make_file();
         self.engine.upkeep_step();
     }
 

@@ -11,7 +11,7 @@
 
 use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::catalog::{Catalog, PartitionEntry};
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{CheckpointError, Checkpointer};
 use crate::clock::Clock;
 use crate::commit::Committer;
 use crate::disk::{Disk, Lock, LockGuard};
@@ -202,8 +202,13 @@ impl Start {
         self.put_deleted_aside(&before, &metadata.state)?;
         let shared = self.shared();
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
-        self.replay_batches(&partitions)?;
+        let log_starts = self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
+        for (handle, offset) in log_starts {
+            if let Some(partition) = partitions.get(&handle) {
+                partition.replay_log_start(offset);
+            }
+        }
         self.start_epoch(&mut metadata, &partitions, moved)?;
         self.report.topics = topics.len() as u32;
         self.report.partitions = partitions.len() as u32;
@@ -375,8 +380,9 @@ impl Start {
     }
 
     /// Second pass: batches by offset, log starts, and what a lost cycle held.
-    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<Vec<(u64, i64)>, OpenError> {
         let mut bytes = Vec::new();
+        let mut log_starts = Vec::new();
         let cycles = std::mem::take(&mut self.chain.cycles);
         let mut checked = BTreeSet::new();
         for found in &cycles {
@@ -387,9 +393,8 @@ impl Start {
                 match frame {
                     Frame::Metadata { .. } => {}
                     Frame::LogStart { handle, offset } => {
-                        if let Some(partition) = partitions.get(&handle) {
-                            partition.replay_log_start(offset);
-                        }
+                        // Once all batches are there: a log start never stands above the end.
+                        log_starts.push((handle, offset));
                     }
                     Frame::Ends(ends) if after_gap => {
                         for end in ends {
@@ -414,7 +419,7 @@ impl Start {
             self.report.cycles_replayed += 1;
             self.report.bytes_replayed += bytes.len() as u64;
         }
-        Ok(())
+        Ok(log_starts)
     }
 
     fn apply(&mut self, partition: &Arc<Partition>, frame: Bytes) -> Result<(), OpenError> {
@@ -501,7 +506,7 @@ impl Start {
             }
             if (scan || partition.end_offset() != before) && !partition.is_damaged() {
                 let cut = partition.cut_file().and_then(|()| {
-                    partition.remove_beyond().map_err(|e| format!("{partition:?}: {e}"))
+                    partition.remove_strays().map_err(|e| format!("{partition:?}: {e}"))
                 });
                 if let Err(why) = cut {
                     self.lose(&partition, why);
@@ -613,9 +618,12 @@ impl Start {
             options,
         };
         engine.tick_log_clock();
-        engine.checkpoint(false).map_err(|why| OpenError::Io {
+        engine.checkpoint(false).map_err(|e| OpenError::Io {
             path: engine.options.dir.clone(),
-            source: io::Error::other(why),
+            source: match e {
+                CheckpointError::Full => io::ErrorKind::StorageFull.into(),
+                CheckpointError::Failed(why) => io::Error::other(why),
+            },
         })?;
         for finding in &mut report.findings {
             tracing::error!(%finding, "recovery");

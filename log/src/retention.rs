@@ -83,8 +83,8 @@ pub(crate) struct Upkeep {
     sweep: bool,
     memory_synced_ns: u64,
     retained_ns: u64,
-    checkpoint_cycle: u64,
-    checkpoint_ns: u64,
+    /// Since when there has been something to checkpoint.
+    dirty_since_ns: Option<u64>,
 }
 
 /// Retention looks at all partitions this often.
@@ -94,13 +94,7 @@ const CHECKPOINT_INTERVAL_NS: u64 = 60_000_000_000;
 
 impl Upkeep {
     pub(crate) fn new() -> Self {
-        Self {
-            sweep: true,
-            memory_synced_ns: 0,
-            retained_ns: 0,
-            checkpoint_cycle: 0,
-            checkpoint_ns: 0,
-        }
+        Self { sweep: true, memory_synced_ns: 0, retained_ns: 0, dirty_since_ns: None }
     }
 
     /// Looks for removed folders at the next step.
@@ -129,17 +123,12 @@ impl Engine {
             if retain {
                 upkeep.retained_ns = now.max(1);
             }
-            let cycle = self.mark.lock().cycle;
-            let mut checkpoint = false;
-            if upkeep.checkpoint_ns == 0 || cycle == upkeep.checkpoint_cycle {
-                upkeep.checkpoint_ns = now.max(1);
-                upkeep.checkpoint_cycle =
-                    upkeep.checkpoint_cycle.max(self.checkpointer.lock().cycle);
-            } else if due(upkeep.checkpoint_ns, CHECKPOINT_INTERVAL_NS) {
-                upkeep.checkpoint_ns = now.max(1);
-                upkeep.checkpoint_cycle = cycle;
-                checkpoint = true;
-            }
+            let dirty = self.mark.lock().cycle > self.checkpointer.lock().cycle
+                || self.shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed) > 0;
+            let since = upkeep.dirty_since_ns.filter(|_| dirty);
+            upkeep.dirty_since_ns = dirty.then(|| since.unwrap_or(now));
+            let checkpoint =
+                since.is_some_and(|at| now.saturating_sub(at) >= CHECKPOINT_INTERVAL_NS);
             (std::mem::take(&mut upkeep.sweep), sync, retain, checkpoint)
         };
         if sweep {
@@ -165,15 +154,20 @@ impl Engine {
     }
 
     fn sync_memory_topics(&self) {
+        // Not beside a checkpoint, which would describe as synced what is only being synced here.
+        let _checkpointer = self.checkpointer.lock();
+        let mut synced = false;
         for partition in self.partitions().iter().filter(|p| p.is_memory()) {
             match partition.sync_memory() {
-                Ok(true) => {}
+                Ok(true) => synced = true,
                 // Only a catalog that names the partition makes its files findable after a crash.
                 Ok(false) => self.ask_checkpoint(),
                 Err(reason) => return self.shared.go_offline(reason),
             }
         }
-        self.shared.notify();
+        if synced {
+            self.shared.notify();
+        }
     }
 
     /// Deletes what has outlived its topic's retention, then the oldest of all above the directory's limit.

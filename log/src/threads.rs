@@ -1,4 +1,4 @@
-//! The threads of an open log: commit, checkpoint, upkeep, and one that makes journal files and ends.
+//! The threads of an open log: commit, checkpoint, upkeep, and one that makes journal files ahead of need.
 //!
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
 //! Neighbours: `commit`, `checkpoint` and `retention` have the steps.
@@ -86,7 +86,7 @@ impl Engine {
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }
-        self.checkpoint(true)?;
+        self.checkpoint(true).map_err(|e| e.to_string())?;
         Ok(())
     }
 }
@@ -150,15 +150,16 @@ fn run_upkeep(engine: &Engine) {
 }
 
 fn run_maker(engine: &Engine) {
-    while !engine.stopping() {
-        match engine.maker.make_one() {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(e) => {
-                // Commits make one when they need it, or wait for a checkpoint.
-                tracing::warn!(error = %e, "could not make a journal file ahead of need");
+    loop {
+        {
+            let mut wanted = engine.wanted.state.lock();
+            while !wanted.file && !wanted.stop {
+                engine.wanted.changed.wait(&mut wanted);
+            }
+            if wanted.stop {
                 return;
             }
         }
+        engine.make_file();
     }
 }

@@ -53,7 +53,13 @@ pub(crate) fn create(
     directory_id: [u8; 16],
     size_bytes: u64,
 ) -> io::Result<Arc<dyn DiskFile>> {
-    let file = disk.open(&path(dir, number), OpenMode::Truncate)?;
+    let path = path(dir, number);
+    let file = disk.open(&path, OpenMode::Truncate)?;
+    if let Err(e) = file.reserve(0, size_bytes) {
+        // Nothing half made stays behind on a full disk.
+        let _ = disk.remove_file(&path);
+        return Err(e);
+    }
     let mut head = Vec::with_capacity(BLOCK_BYTES as usize);
     head.extend_from_slice(MAGIC);
     head.put_u32(VERSION);

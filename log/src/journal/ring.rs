@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A file of which this part is used is being filled.
+const FILLING_PART: u64 = 8;
+
 /// One file of the ring.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -147,12 +150,15 @@ impl Journal {
         let next = (1..=n).map(|i| (self.current + i) % n).find(|&i| fits(&self.slots[i]));
         let next = match next {
             Some(next) => next,
-            None => match self.maker.take()? {
-                Some(slot) => {
+            None => match self.maker.take() {
+                // No room for another file: the ring has to do with those it has.
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(Room::Full),
+                Err(e) => return Err(e),
+                Ok(Some(slot)) => {
                     self.slots.push(slot);
                     self.slots.len() - 1
                 }
-                None => return Ok(Room::Full),
+                Ok(None) => return Ok(Room::Full),
             },
         };
         if BLOCK_BYTES + bytes > self.slots[next].size_bytes {
@@ -201,6 +207,17 @@ impl Journal {
                 slot.last_cycle = None;
             }
         }
+    }
+
+    /// Whether the file being written fills up and no other is ready: the next one should be made.
+    pub(crate) fn wants_file(&self) -> bool {
+        let filling = self
+            .slots
+            .get(self.current)
+            .is_none_or(|s| self.mark.at - BLOCK_BYTES > s.size_bytes / FILLING_PART);
+        let free = self.slots.iter().enumerate();
+        let mut free = free.filter(|(i, s)| *i != self.current && s.last_cycle.is_none());
+        filling && free.next().is_none() && self.maker.missing.load(Ordering::Relaxed) > 0
     }
 
     /// Bytes that a recovery would have to read at most.

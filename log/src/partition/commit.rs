@@ -93,6 +93,10 @@ impl Partition {
     pub(crate) fn publish(&self, taken: &Taken) -> usize {
         let end = taken.end();
         let mut state = self.state.lock();
+        if self.condition() == Condition::Deleted {
+            // What it had was given back when it ended.
+            return 0;
+        }
         let from = state.position(state.committed);
         for (batch, placed) in state.tail.iter_mut().skip(from).zip(&taken.batches) {
             assert_eq!(batch.base, placed.base, "a cycle publishes what it took");
@@ -102,7 +106,8 @@ impl Partition {
         state.sealed_bytes = state.sealed_bytes.saturating_sub(taken.bytes);
         state.pending_bytes += taken.bytes;
         self.shared.uncommitted_bytes.fetch_sub(taken.bytes, Ordering::Relaxed);
-        self.shared.tail_bytes.fetch_add(taken.bytes, Ordering::Relaxed);
+        let cost = taken.batches.iter().map(TailBatch::cost_bytes).sum();
+        self.shared.tail_bytes.fetch_add(cost, Ordering::Relaxed);
         if !self.is_memory() {
             self.points.written.fetch_max(end.get(), Ordering::AcqRel);
             self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
@@ -119,8 +124,13 @@ impl Partition {
 
     /// No room: forgets what is not committed, in a new epoch, so that those who wait for it learn that it is lost.
     pub(crate) fn cut(&self, epoch: LeaderEpoch) {
+        let mut writer = self.writer.lock();
         let mut state = self.state.lock();
+        if self.condition() == Condition::Deleted {
+            return;
+        }
         let bytes = state.cut();
+        self.unplan(&mut writer, &state);
         state.probe_at_ns = self.shared.clock.monotonic_ns().saturating_add(PROBE_INTERVAL_NS);
         self.shared.uncommitted_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.set_condition(Condition::Full);
@@ -174,7 +184,7 @@ impl Partition {
         let through = through.min(state.flushed);
         let mut bytes = 0;
         while state.tail.front().is_some_and(|b| b.last < through) {
-            bytes += state.tail.pop_front().map_or(0, |b| b.bytes.len());
+            bytes += state.tail.pop_front().map_or(0, |b| b.cost_bytes());
         }
         self.shared.tail_bytes.fetch_sub(bytes, Ordering::Relaxed);
         bytes
@@ -191,7 +201,7 @@ impl Partition {
         self.set_condition(Condition::Deleted);
         let waiting = state.cut();
         self.shared.uncommitted_bytes.fetch_sub(waiting, Ordering::Relaxed);
-        let tail: usize = state.tail.iter().map(|b| b.bytes.len()).sum();
+        let tail: usize = state.tail.iter().map(TailBatch::cost_bytes).sum();
         self.shared.tail_bytes.fetch_sub(tail, Ordering::Relaxed);
         state.tail.clear();
         state.pending_bytes = 0;

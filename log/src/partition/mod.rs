@@ -474,6 +474,11 @@ impl Partition {
         self.memory.store(memory, Ordering::Release);
     }
 
+    /// Takes [`Partition::switch_durability`] back: the checkpoint did not come about. It is tried again with the next cycle.
+    pub(crate) fn keep_durability(&self) {
+        self.memory.fetch_xor(true, Ordering::AcqRel);
+    }
+
     fn set_condition(&self, condition: Condition) {
         let before = self.condition.swap(condition as u8, Ordering::AcqRel);
         let full = &self.shared.counters.partitions_full;

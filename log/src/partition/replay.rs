@@ -2,7 +2,7 @@
 //!
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
-use super::state::State;
+use super::state::{State, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points};
 use crate::batch::{self, BatchError, BatchHeader};
@@ -135,7 +135,8 @@ impl Partition {
             }
             state.committed = state.end;
             state.pending_bytes += state.sealed_bytes;
-            self.shared.tail_bytes.fetch_add(state.sealed_bytes, Ordering::Relaxed);
+            let cost = batches.iter().map(TailBatch::cost_bytes).sum();
+            self.shared.tail_bytes.fetch_add(cost, Ordering::Relaxed);
             state.sealed_bytes = 0;
         }
         self.flush_locked(&mut writer).map_err(PlanError::Io)?;
@@ -278,16 +279,16 @@ impl Partition {
         writer.force_roll();
     }
 
-    /// Removes segment files beyond the newest known one: left by a start that did not get far.
-    pub(crate) fn remove_beyond(&self) -> std::io::Result<()> {
-        let newest = self.segments.read().last().map_or(-1, |s| s.base().get());
+    /// Removes segment files that no longer count: this start may have rolled elsewhere than the process before it.
+    pub(crate) fn remove_strays(&self) -> std::io::Result<()> {
+        let known: Vec<i64> = self.segments.read().iter().map(|s| s.base().get()).collect();
         let entries = match self.shared.disk.list(&self.folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
         for entry in entries {
             let base = entry.name.split('.').next().and_then(|base| base.parse::<i64>().ok());
-            if base.is_some_and(|base| base > newest) {
+            if base.is_some_and(|base| !known.contains(&base)) {
                 self.shared.disk.remove_file(&self.folder.join(entry.name))?;
             }
         }

@@ -26,6 +26,16 @@ pub(crate) struct TailBatch {
     pub(crate) segment: Offset,
 }
 
+/// Memory that a batch in the tail takes beside its bytes, about.
+const BATCH_COST_BYTES: usize = 128;
+
+impl TailBatch {
+    /// What it counts against the memory for tails.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        self.bytes.len() + BATCH_COST_BYTES
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) open: BatchBuilder,

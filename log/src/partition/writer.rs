@@ -3,7 +3,7 @@
 //! Invariant: room is reserved before the journal is written, so an acknowledged batch always finds its place; and a batch is
 //! written to its segment only after its cycle was synced.
 
-use super::state::TailBatch;
+use super::state::{State, TailBatch};
 use super::{Condition, Partition};
 use crate::Offset;
 use crate::disk::{DiskFile, OpenMode};
@@ -99,15 +99,34 @@ impl Partition {
         writer: &mut Writer,
         batches: &mut [TailBatch],
     ) -> Result<(), PlanError> {
-        let (planned, reserved) = (writer.planned, writer.reserved);
-        let newest = self.segments.read().last().map(|s| s.base());
         let result = self.try_plan(writer, batches);
         if result.is_err() {
-            // Segments that were begun for what is now cut would stand above the log end.
-            self.segments.write().retain(|s| newest.is_some_and(|newest| s.base() <= newest));
-            (writer.planned, writer.reserved) = (planned, reserved);
+            self.unplan(writer, &self.state.lock());
         }
         result
+    }
+
+    /// Takes back the places of batches that are not committed, and segments that were begun for them.
+    pub(super) fn unplan(&self, writer: &mut Writer, state: &State) {
+        let unwritten = state.tail.iter().skip(state.position(state.flushed));
+        let pending: Vec<_> = unwritten
+            .take_while(|b| b.base < state.committed)
+            .map(|b| (b.segment, b.bytes.len() as u64))
+            .collect();
+        let mut segments = self.segments.write();
+        while let Some(last) = segments.last() {
+            let planned: u64 =
+                pending.iter().filter(|(s, _)| *s == last.base()).map(|(_, n)| n).sum();
+            writer.planned = last.written() + planned;
+            if writer.planned > 0 {
+                break;
+            }
+            self.shared.files.forget((self.handle, last.base().get()));
+            segments.pop();
+            writer.planned = 0;
+        }
+        // Room that was reserved may have been given back with a roll: it is asked for again.
+        writer.reserved = 0;
     }
 
     fn try_plan(&self, writer: &mut Writer, batches: &mut [TailBatch]) -> Result<(), PlanError> {
@@ -130,7 +149,9 @@ impl Partition {
                 Some(segment) => Arc::clone(segment),
                 None => {
                     self.reserve(writer, active.as_ref(), need)?;
-                    writer.planned = need;
+                    if let Some(full) = active.as_ref().filter(|s| s.written() == need) {
+                        self.seal(full).map_err(|e| classify(&e, &self.folder))?;
+                    }
                     let rolled = self.roll(writer, batch.base, now_ms)?;
                     need = 0;
                     active.insert(rolled).clone()
@@ -152,12 +173,15 @@ impl Partition {
         active: Option<&Arc<Segment>>,
         need: u64,
     ) -> Result<(), PlanError> {
-        let Some(active) = active.filter(|_| need > writer.reserved.max(writer.planned)) else {
+        let Some(active) = active.filter(|_| need > writer.reserved) else {
             return Ok(());
         };
         let name = path(&self.folder, active.base(), "log");
         let file = self.open_segment(active).map_err(|e| classify(&e, &name))?;
         let from = writer.reserved.max(active.written());
+        if need <= from {
+            return Ok(());
+        }
         let chunk = writer.reserve_next.max(need - from);
         let got = match file.reserve(from, chunk) {
             // No room for a generous piece: what is needed now will do.
@@ -194,6 +218,13 @@ impl Partition {
         writer.reserved = 0;
         writer.reserve_next = RESERVE_BYTES_MIN;
         Ok(segment)
+    }
+
+    /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its index.
+    fn seal(&self, segment: &Segment) -> io::Result<()> {
+        self.open_segment(segment)?.truncate(segment.written())?;
+        segment.seal_index(&*self.shared.disk, &self.folder);
+        Ok(())
     }
 
     /// Makes the folder; what an earlier topic of the name left there is put aside for the sweep.
@@ -254,10 +285,9 @@ impl Partition {
             if !writer.dirty.iter().any(|s| Arc::ptr_eq(s, segment)) {
                 writer.dirty.push(Arc::clone(segment));
             }
-            if index + 1 < segments.len() {
-                // Sealed: give back what was reserved beyond the end; the index is complete.
-                file.truncate(segment.written()).map_err(say)?;
-                segment.seal_index(&*self.shared.disk, &self.folder);
+            let last = run.last().map(|b| b.last.plus(1));
+            if segments.get(index + 1).is_some_and(|next| Some(next.base()) == last) {
+                self.seal(segment).map_err(say)?;
             }
         }
         let mut state = self.state.lock();
