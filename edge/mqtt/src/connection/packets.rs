@@ -134,12 +134,12 @@ impl Collector<'_> {
                     let detail = "topic alias is not valid";
                     return fatal(ReasonCode::TopicAliasInvalid, Protocol, detail);
                 }
+                AliasUse::Unknown => {
+                    let detail = "topic alias was never set";
+                    return fatal(ReasonCode::ProtocolError, Protocol, detail);
+                }
             },
         };
-        if topic.is_empty() {
-            let detail = "a PUBLISH has neither topic nor alias";
-            return fatal(ReasonCode::ProtocolError, Protocol, detail);
-        }
         if publish.packet_id.is_some() {
             let Some(room) = self.room.checked_sub(1) else {
                 // [MQTT-3.3.4-9]

@@ -128,8 +128,10 @@ pub(crate) enum AliasUse<'a> {
     Known(&'a str),
     /// The alias is to be set to the PUBLISH's topic first.
     Set,
-    /// 0, above the maximum, or never set: Topic Alias invalid. [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+    /// 0 or above the maximum: Topic Alias invalid. [MQTT-3.3.2-8], [MQTT-3.3.2-9]
     Invalid,
+    /// Never set, and no topic to set it to: a protocol error. (3.3.4)
+    Unknown,
 }
 
 impl Aliases {
@@ -146,7 +148,7 @@ impl Aliases {
         let known = self.names.get(usize::from(alias) - 1).and_then(Option::as_deref);
         match known {
             Some(known) if topic.is_empty() || topic == known => AliasUse::Known(known),
-            None if topic.is_empty() => AliasUse::Invalid,
+            None if topic.is_empty() => AliasUse::Unknown,
             _ => AliasUse::Set,
         }
     }

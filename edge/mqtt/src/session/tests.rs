@@ -94,12 +94,12 @@ fn aliases_are_bounded_and_change() {
     let mut aliases = Aliases::new(2);
     assert_eq!(aliases.look_up(0, "a"), AliasUse::Invalid);
     assert_eq!(aliases.look_up(3, "a"), AliasUse::Invalid);
-    assert_eq!(aliases.look_up(2, ""), AliasUse::Invalid);
+    assert_eq!(aliases.look_up(2, ""), AliasUse::Unknown);
     assert_eq!(aliases.look_up(2, "a"), AliasUse::Set);
     aliases.set(2, "a");
     assert_eq!(aliases.look_up(2, ""), AliasUse::Known("a"));
     assert_eq!(aliases.look_up(2, "a"), AliasUse::Known("a"));
-    assert_eq!(aliases.look_up(1, ""), AliasUse::Invalid);
+    assert_eq!(aliases.look_up(1, ""), AliasUse::Unknown);
     assert_eq!(aliases.look_up(2, "b"), AliasUse::Set);
     assert_eq!(Aliases::new(0).look_up(1, "a"), AliasUse::Invalid);
 }
