@@ -7,6 +7,7 @@
 pub mod cli;
 
 mod node;
+mod scratch;
 mod signals;
 mod sources;
 

@@ -14,6 +14,11 @@ const EXIT_AT_ONCE: i32 = 1;
 pub(crate) struct Signals(mpsc::Receiver<&'static str>);
 
 impl Signals {
+    /// Whether one has come since the last question.
+    pub(crate) fn has_come(&mut self) -> bool {
+        self.0.try_recv().is_ok()
+    }
+
     /// Waits for the first signal and names it.
     pub(crate) fn wait(&mut self) -> &'static str {
         // The thread lives as long as the process; without it the only way out is to end.

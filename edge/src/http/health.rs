@@ -3,7 +3,8 @@
 //! Invariant: a bad answer always has its reason. Neighbours: the background thread calls [`Progress::look`] once a
 //! second; `/health` and `/health/ready` ask here.
 
-use crate::node::{Lag, Parts};
+use crate::node::Parts;
+use headwater_bridge::uplink::{UplinkState, UplinkStatus};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub(crate) struct Progress {
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    reached: u64,
+    acked: u64,
     /// Monotonic time at which it moved last, or had nothing to do.
     moved_ns: u64,
 }
@@ -35,15 +36,17 @@ impl Progress {
     }
 
     /// Notes where the uplinks are.
-    pub(crate) fn look(&self, lags: &[Lag], now_ns: u64) {
+    pub(crate) fn look(&self, statuses: &[UplinkStatus], now_ns: u64) {
+        for status in statuses {
+            self.note(&status.name, status.lag_records(), status.acked_records, now_ns);
+        }
+    }
+
+    fn note(&self, uplink: &str, lag_records: u64, acked: u64, now_ns: u64) {
         let mut uplinks = self.uplinks.lock();
-        for lag in lags {
-            let seen = uplinks
-                .entry(lag.uplink.clone())
-                .or_insert(Seen { reached: lag.reached, moved_ns: now_ns });
-            if lag.records == 0 || lag.reached != seen.reached {
-                *seen = Seen { reached: lag.reached, moved_ns: now_ns };
-            }
+        let seen = uplinks.entry(uplink.to_owned()).or_insert(Seen { acked, moved_ns: now_ns });
+        if lag_records == 0 || acked != seen.acked {
+            *seen = Seen { acked, moved_ns: now_ns };
         }
     }
 
@@ -87,19 +90,34 @@ pub(super) fn judge(parts: &Parts, progress: &Progress) -> Judged {
             .push(format!("commits stand still: an append waits for {} ms", waiting.as_millis()));
     }
     let mut uplinks = Vec::new();
-    for lag in parts.uplinks.lag(&parts.log) {
-        let stands = progress.stands_for(&lag.uplink, now_ns);
-        if lag.records > 0 && stands > UPLINK_STALLED {
-            let (name, records, s) = (&lag.uplink, lag.records, stands.as_secs());
-            reasons
-                .push(format!("uplink {name} has not moved for {s} s, {records} records behind"));
+    for status in parts.uplinks.lock().statuses() {
+        let (name, records) = (&status.name, status.lag_records());
+        let stands = progress.stands_for(name, now_ns);
+        let (state, detail) = match &status.state {
+            UplinkState::Connecting(why) => ("connecting", Some(why)),
+            UplinkState::Streaming => ("streaming", None),
+            UplinkState::Stopped(why) => ("stopped", Some(why)),
+        };
+        if records > 0 && stands > UPLINK_STALLED {
+            let s = stands.as_secs();
+            let why = detail.map_or(String::new(), |why| format!(": {why}"));
+            reasons.push(format!(
+                "uplink {name} has not moved for {s} s, {records} records behind{why}"
+            ));
+        } else if let UplinkState::Stopped(why) = &status.state {
+            reasons.push(format!("the centre of uplink {name} refuses a partition: {why}"));
         }
         uplinks.push(json!({
-            "name": lag.uplink,
-            "lag_records": lag.records,
-            "lag_bytes": lag.bytes,
-            "acknowledged_records": lag.reached,
-            "idle_ms": if lag.records > 0 { as_ms(stands) } else { 0 },
+            "name": name,
+            "state": state,
+            "detail": detail,
+            "cluster_id": status.cluster_id,
+            "lag_records": records,
+            "lag_bytes": status.lag_bytes(),
+            "lag_ms": status.lag_ms(),
+            "acknowledged_records": status.acked_records,
+            "idle_ms": if records > 0 { as_ms(stands) } else { 0 },
+            "last_error": status.last_error,
         }));
     }
     let facts = json!({
@@ -136,20 +154,16 @@ fn as_ms(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn lag(records: u64, reached: u64) -> Lag {
-        Lag { uplink: "dc".into(), records, reached, ..Lag::default() }
-    }
-
     #[test]
     fn an_uplink_stands_only_while_it_has_a_backlog() {
         let progress = Progress::new();
         const S: u64 = 1_000_000_000;
-        progress.look(&[lag(5, 10)], S);
-        progress.look(&[lag(9, 10)], 61 * S);
+        progress.note("dc", 5, 10, S);
+        progress.note("dc", 9, 10, 61 * S);
         assert_eq!(progress.stands_for("dc", 61 * S), Duration::from_secs(60));
-        progress.look(&[lag(9, 11)], 62 * S);
+        progress.note("dc", 9, 11, 62 * S);
         assert_eq!(progress.stands_for("dc", 63 * S), Duration::from_secs(1));
-        progress.look(&[lag(0, 11)], 100 * S);
+        progress.note("dc", 0, 11, 100 * S);
         assert_eq!(progress.stands_for("dc", 100 * S), Duration::ZERO);
         assert_eq!(progress.stands_for("unknown", 100 * S), Duration::ZERO);
     }

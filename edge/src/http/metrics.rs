@@ -5,6 +5,7 @@
 
 use super::render::{Kind, Page, SERIES_MAX};
 use crate::node::Parts;
+use headwater_bridge::uplink::{UplinkState, UplinkStatus};
 use headwater_log::{LogStats, Topic};
 use headwater_mqtt::counters::{
     DropCause, LATENCY_BUCKETS, RefuseCause, ShardCounters, latency_bound,
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// Topics with series of their own.
 const TOPICS_MAX: usize = 200;
+
+/// Uplinks with series of their own.
+const UPLINKS_MAX: usize = 100;
 
 /// The topic label of all others together; not a legal topic name.
 const OTHER_TOPICS: &str = "(other)";
@@ -225,33 +229,64 @@ fn bridge(page: &mut Page, parts: &Parts) {
 }
 
 fn uplinks(page: &mut Page, parts: &Parts) {
-    let lags = parts.uplinks.lag(&parts.log);
-    let gauges: [(&str, &str, fn(&crate::node::Lag) -> f64); 4] = [
+    let statuses = parts.uplinks.lock().statuses();
+    type Get = fn(&UplinkStatus) -> f64;
+    let families: [(&str, Kind, &str, Get); 10] = [
         (
             "headwater_uplink_lag_records",
-            "Committed records that the centre has not acknowledged.",
-            |lag| lag.records as f64,
+            Kind::Gauge,
+            "Records stored here that the centre has not acknowledged.",
+            |s| s.lag_records() as f64,
         ),
-        ("headwater_uplink_lag_bytes", "Their bytes.", |lag| lag.bytes as f64),
+        ("headwater_uplink_lag_bytes", Kind::Gauge, "Their bytes.", |s| s.lag_bytes() as f64),
         (
             "headwater_uplink_lag_seconds",
+            Kind::Gauge,
             "Age of the oldest record that the centre has not acknowledged.",
-            |lag| lag.age.as_secs_f64(),
+            |s| s.lag_ms() as f64 / 1e3,
         ),
-        ("headwater_uplink_partitions", "Partitions that the uplink carries.", |lag| {
-            f64::from(lag.partitions)
+        (
+            "headwater_uplink_connected",
+            Kind::Gauge,
+            "1 while the centre and every leader that is needed can be reached.",
+            |s| f64::from(u8::from(!matches!(s.state, UplinkState::Connecting(_)))),
+        ),
+        (
+            "headwater_uplink_stopped_partitions",
+            Kind::Gauge,
+            "Partitions the centre refuses.",
+            |s| s.topics.iter().map(|t| t.stopped.len()).sum::<usize>() as f64,
+        ),
+        (
+            "headwater_uplink_memory_bytes",
+            Kind::Gauge,
+            "Bytes of batches read ahead, or sent and unanswered.",
+            |s| s.memory_bytes as f64,
+        ),
+        (
+            "headwater_uplink_acknowledged_records_total",
+            Kind::Counter,
+            "Records that the centre has acknowledged.",
+            |s| s.acked_records as f64,
+        ),
+        ("headwater_uplink_acknowledged_bytes_total", Kind::Counter, "Their bytes.", |s| {
+            s.acked_bytes as f64
         }),
+        ("headwater_uplink_retries_total", Kind::Counter, "Attempts repeated.", |s| {
+            s.retries as f64
+        }),
+        (
+            "headwater_uplink_foreign_writes_total",
+            Kind::Counter,
+            "Times that somebody else wrote into a target topic.",
+            |s| s.foreign_steps as f64,
+        ),
     ];
-    for (name, help, get) in gauges {
-        page.family(name, Kind::Gauge, help);
-        for lag in &lags {
-            page.series(name, &[("uplink", &lag.uplink)], get(lag));
+    for (name, kind, help, get) in families {
+        page.family(name, kind, help);
+        for status in statuses.iter().take(UPLINKS_MAX) {
+            page.series(name, &[("uplink", &status.name)], get(status));
         }
-    }
-    let name = "headwater_uplink_acknowledged_records_total";
-    page.family(name, Kind::Counter, "Records that the centre has acknowledged.");
-    for lag in &lags {
-        page.series(name, &[("uplink", &lag.uplink)], lag.reached as f64);
     }
 }
 

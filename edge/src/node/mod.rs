@@ -11,18 +11,19 @@ mod listeners;
 mod shards;
 mod translate;
 
-pub(crate) use background::Lag;
 pub(crate) use listeners::Bound;
 
 use crate::http;
 use headwater_bridge::Bridge;
 use headwater_bridge::topics::TopicsError;
+use headwater_bridge::uplink::{StoreError, Uplinks};
 use headwater_config::{Config, Protocol};
 use headwater_kafka::server::Door;
 use headwater_log::clock::{Clock, SystemClock};
 use headwater_log::disk::{Disk, SystemDisk};
 use headwater_log::{Log, OpenError, Recovery, Running};
 use headwater_mqtt::Shared;
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The configuration does not fit what is stored: exit code 2 where it is the configuration that must change.
     #[error(transparent)]
     Topics(#[from] TopicsError),
+    /// What the uplinks had remembered cannot be used: sending without it would send things twice.
+    #[error("the uplinks' checkpoints: {0}")]
+    Uplinks(#[from] StoreError),
     /// A thread or runtime could not be made.
     #[error("{what}: {why}")]
     System {
@@ -113,7 +117,7 @@ pub(crate) struct Parts {
     pub(crate) bridge: Arc<Bridge>,
     pub(crate) mqtt: Arc<Shared<Bridge>>,
     pub(crate) door: Door,
-    pub(crate) uplinks: background::Uplinks,
+    pub(crate) uplinks: Mutex<Uplinks>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -152,7 +156,7 @@ impl Node {
         report_recovery(&config, &recovery);
 
         let bridge = Bridge::new(config.clone(), log.clone())?;
-        let uplinks = background::Uplinks::register(&config, &log);
+        let uplinks = Mutex::new(Uplinks::open(&config.uplinks, &log)?);
         let running = log.start();
         let mqtt = Shared::new(bridge.clone(), translate::mqtt_limits(&config.limits));
         let door = Door::new(
@@ -200,10 +204,6 @@ impl Node {
         &self.parts.log
     }
 
-    pub(crate) fn parts(&self) -> &Arc<Parts> {
-        &self.parts
-    }
-
     /// Ends it: no new connections, those there are leave with what they are owed, everything is committed, synced and
     /// checkpointed. Blocks, some seconds at most beyond the last sync.
     #[must_use]
@@ -216,7 +216,13 @@ impl Node {
         self.stop_background.send_replace(true);
         join(self.background);
         self.parts.bridge.flush_ledger();
-        let left = self.parts.uplinks.left(&self.parts.log);
+        let statuses = self.parts.uplinks.lock().statuses();
+        let left = statuses.iter().map(|status| UplinkLeft {
+            name: status.name.clone(),
+            records: status.lag_records(),
+            bytes: status.lag_bytes(),
+        });
+        let left = left.collect();
         let failed = self.running.close().err();
         Stopped { left, failed }
     }
