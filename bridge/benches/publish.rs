@@ -38,7 +38,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         partitions_max: config.limits.partitions_max,
         max_bytes: None,
     };
-    Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock::default())).expect("a new log").0
+    Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).expect("a new log").0
 }
 
 /// Nanoseconds of CPU per message: the best of a few rounds, for the machine may be busy otherwise.
