@@ -8,6 +8,7 @@ use crate::testing::{
 use headwater_config::{Ack, Config, Durability};
 use headwater_log::{Offset, TopicName};
 use headwater_mqtt::Settled;
+use headwater_mqtt::codec::{PublishProperties, QoS};
 
 fn routed(routes: Vec<headwater_config::Route>) -> Config {
     Config { routes, ..config() }
@@ -344,4 +345,31 @@ fn a_full_disk_refuses_and_recovers() {
     let seen = payloads(&node, "a");
     assert_eq!(seen.first().map(String::as_str), Some("before"));
     assert_eq!(seen.last().map(String::as_str), Some("after"));
+}
+
+#[test]
+fn neighbours_in_a_slice_keep_their_own_headers() {
+    let mut node = Node::new(routed(vec![route("k/{x}", "keyed").key("same")]));
+    let plain = publish("k/a", b"1");
+    let with_type = PublishProperties { content_type: Some("t"), ..PublishProperties::default() };
+    let sent = [
+        plain,
+        plain,
+        Publish { retain: true, ..plain },
+        Publish { properties: with_type, ..plain },
+        plain,
+        Publish { topic: "k/b", ..plain },
+        Publish { qos: QoS::AtMostOnce, packet_id: None, ..publish("k/b", b"1") },
+        plain,
+    ];
+    let tickets: Vec<Ticket> = node.offer(&sent).into_iter().map(accepted).collect();
+    node.start();
+    node.settle(tickets.last().unwrap());
+    let seen = node.delivered();
+    assert_eq!(seen.len(), sent.len());
+    for (sent, seen) in sent.iter().zip(&seen) {
+        assert_eq!(&*seen.topic, sent.topic);
+        assert_eq!((seen.retain, seen.qos), (sent.retain, sent.qos));
+        assert_eq!(seen.content_type.as_deref(), sent.properties.content_type);
+    }
 }
