@@ -1,8 +1,6 @@
 //! The codec's cost per packet: `cargo bench -p headwater-mqtt --bench codec`. Aim: at most 50 ns to decode a PUBLISH of
 //! QoS 1 with a 64-byte payload.
 
-#![expect(missing_docs, reason = "criterion's macros make an undocumented item")]
-
 use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
 use headwater_mqtt::codec::{
