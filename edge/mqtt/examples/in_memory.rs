@@ -6,7 +6,7 @@ use headwater_mqtt::{Limits, Shard, Shared};
 use std::time::Duration;
 use store::MemoryStore;
 
-#[path = "../tests/support/store.rs"]
+#[path = "../tests/server/support/store.rs"]
 #[expect(dead_code, reason = "the tests' store can do more than is needed here")]
 mod store;
 

@@ -111,6 +111,21 @@ impl MemoryStore {
         hasher.finish() as usize % streams
     }
 
+    /// Committed messages of one topic.
+    pub(crate) fn committed_of(&self, topic: &str) -> u64 {
+        let state = self.state();
+        let stream = &state.streams[Self::stream_of(topic, state.streams.len())];
+        let visible = stream.messages.iter().take(stream.committed as usize);
+        visible.filter(|message| &*message.topic == topic).count() as u64
+    }
+
+    /// What is committed now is on disk only.
+    pub(crate) fn forget_memory(&self) {
+        for stream in &mut self.state().streams {
+            stream.in_memory = stream.committed;
+        }
+    }
+
     /// Something may have changed.
     pub(crate) fn wake(&self) {
         self.moved.send_modify(|count| *count += 1);

@@ -1,0 +1,135 @@
+//! Takeover, keep-alive, clients that do not read, and the end.
+
+use crate::*;
+
+#[test]
+fn a_later_connection_takes_the_client_identifier_over_across_shards() {
+    let shared = Shared::new(MemoryStore::new(2), Limits::default());
+    let (address_out, address_in) = std::sync::mpsc::channel();
+    let mut threads = Vec::new();
+    for _ in 0..2 {
+        let (shared, address_out) = (shared.clone(), address_out.clone());
+        threads.push(std::thread::spawn(move || {
+            on_shard_thread(async {
+                let (shard, address) = crate::support::shard(&shared).await;
+                address_out.send(address).unwrap();
+                // Served until the test stops the server.
+                while !shard.is_stopping() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                shard.drained().await;
+            });
+        }));
+    }
+    let addresses = [address_in.recv().unwrap(), address_in.recv().unwrap()];
+    on_shard_thread(async {
+        let mut holder = Client::connect(addresses[0], Version::V5, "same").await;
+        holder.subscribe(&[("a", qos(QoS::AtLeastOnce))]).await;
+        for round in 1..6 {
+            let next = Client::connect(addresses[round % 2], Version::V5, "same").await;
+            assert_eq!(holder.next().await.disconnect(), ReasonCode::SessionTakenOver);
+            assert!(holder.next_or_end().await.is_none());
+            holder = next;
+        }
+        // The old session is gone with its subscriptions.
+        holder.publish("a", "x").await;
+        holder.expect_nothing().await;
+        let open: u64 = shared.counters().iter().map(|c| c.connections.get()).sum();
+        assert_eq!(open, 1);
+        // At the end everybody is told.
+        shared.stop(Duration::from_secs(5));
+        assert_eq!(holder.next().await.disconnect(), ReasonCode::ServerShuttingDown);
+    });
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn many_at_once_never_hold_one_identifier_together() {
+    on_shard_thread(async {
+        let server = Server::start(Limits::default()).await;
+        let mut racers = Vec::new();
+        for _ in 0..20 {
+            let mut client = Client::open(server.address, Version::V5).await;
+            client.send(&Packet::Connect(connect(Version::V5, "same"))).await;
+            racers.push(client);
+        }
+        let mut alive = 0;
+        for mut client in racers {
+            let reason = client.next().await.connack().reason;
+            if reason == ReasonCode::Success {
+                client.send(&Packet::PingReq).await;
+                while let Some(frame) = client.next_or_end().await {
+                    match frame.packet() {
+                        Packet::PingResp => {
+                            alive += 1;
+                            break;
+                        }
+                        Packet::Disconnect(d) => assert_eq!(d.reason, ReasonCode::SessionTakenOver),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+        assert_eq!(alive, 1);
+    });
+}
+
+#[test]
+fn silence_ends_a_connection_after_one_and_a_half_keep_alives() {
+    on_shard_thread(async {
+        let server = Server::start(Limits::default()).await;
+        let packet = Connect { keep_alive_s: 1, ..connect(Version::V5, "a") };
+        let (mut client, _) = Client::connect_with(server.address, &packet).await;
+        let begun = tokio::time::Instant::now();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            client.expect_nothing().await;
+        }
+        let silent = tokio::time::Instant::now();
+        assert_eq!(client.next().await.disconnect(), ReasonCode::KeepAliveTimeout);
+        let (silence, alive) = (silent.elapsed(), begun.elapsed());
+        assert!(silence >= Duration::from_millis(1_400), "{silence:?}");
+        assert!(alive >= Duration::from_millis(3_400), "{alive:?}");
+        assert_eq!(server.refused(RefuseCause::KeepAlive), 1);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_disconnected() {
+    on_shard_thread(async {
+        let limits = Limits { write_buffer_bytes_max: 64 * 1024, ..Limits::default() };
+        let server = Server::start(limits).await;
+        let mut client = Client::connect(server.address, Version::V311, "a").await;
+        // PINGREQs are answered, the answers never read.
+        let pings = [0xC0u8, 0].repeat(32 * 1024);
+        for _ in 0..2_000 {
+            let sent =
+                tokio::time::timeout(Duration::from_secs(5), client.stream.write_all(&pings));
+            if !matches!(sent.await, Ok(Ok(()))) || server.refused(RefuseCause::NotReading) > 0 {
+                break;
+            }
+        }
+        until(|| server.refused(RefuseCause::NotReading) == 1).await;
+    });
+}
+
+#[test]
+fn stopping_waits_for_the_acknowledgements_that_are_owed() {
+    on_shard_thread(async {
+        let server = Server::start(Limits::default()).await;
+        server.store.state().commit_at_once = false;
+        let mut owed = Client::connect(server.address, Version::V5, "owed").await;
+        let mut idle = Client::connect(server.address, Version::V5, "idle").await;
+        owed.send(&Packet::Publish(publish("a", b"x", 1))).await;
+        owed.expect_nothing().await;
+        server.shared.stop(Duration::from_secs(10));
+        assert_eq!(idle.next().await.disconnect(), ReasonCode::ServerShuttingDown);
+        server.store.commit();
+        assert_eq!(owed.next().await.puback(), 1);
+        assert_eq!(owed.next().await.disconnect(), ReasonCode::ServerShuttingDown);
+        drop((owed, idle));
+        tokio::time::timeout(Duration::from_secs(5), server.shard.drained()).await.unwrap();
+    });
+}
