@@ -11,7 +11,7 @@ fn a_later_connection_takes_the_client_identifier_over_across_shards() {
         let (shared, address_out) = (shared.clone(), address_out.clone());
         threads.push(std::thread::spawn(move || {
             on_shard_thread(async {
-                let (shard, address) = crate::support::shard(&shared).await;
+                let (shard, address) = support::shard(&shared).await;
                 address_out.send(address).unwrap();
                 // Served until the test stops the server.
                 while !shard.is_stopping() {
