@@ -204,6 +204,7 @@ impl Start {
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
         let log_starts = self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
+        shared.recovering.store(false, Ordering::Release);
         for (handle, offset) in log_starts {
             if let Some(partition) = partitions.get(&handle) {
                 partition.replay_log_start(offset);

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     /// Folders were made since the topics' folder was last synced.
     pub(crate) topics_dirty: AtomicBool,
     pub(crate) controls: Mutex<Controls>,
+    /// Recovery is under way: files keep what they have, it may be needed to make up for damage in the journal.
+    pub(crate) recovering: AtomicBool,
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
     indexes: Mutex<VecDeque<Arc<Segment>>>,
@@ -116,6 +118,7 @@ impl Shared {
             memory_bytes_since_checkpoint: AtomicU64::new(0),
             topics_dirty: AtomicBool::new(false),
             controls: Mutex::default(),
+            recovering: AtomicBool::new(true),
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
             indexes: Mutex::default(),

@@ -5,6 +5,7 @@
 use super::state::State;
 use super::{Condition, Partition, Positions, ReadError, ReadLimit, ReadOutcome};
 use crate::Offset;
+use crate::batch::BatchError;
 use crate::segment::read::{Damage, Read, Reading};
 use crate::segment::{Segment, path};
 use bytes::Bytes;
@@ -94,16 +95,14 @@ impl Partition {
             }
         }
         if batches.is_empty() {
-            // Below the limit there is always a batch, unless retention has just taken it, or the file is short.
+            // Below the limit there is always a batch, unless retention has just taken it, or it is lost.
             self.check(&self.state.lock(), from)?;
-            let segment = self.segment_of(from).map_or(from, |(s, _)| s.base());
-            return Err(ReadError::Damaged {
-                file: path(&self.folder, segment, "log").display().to_string(),
-                byte: 0,
-                reason: crate::batch::BatchError::Short,
-                first: from,
-                next_good: None,
-            });
+            let Some((segment, _)) = self.segment_of(from) else {
+                return Ok((batches, next));
+            };
+            let byte = segment.written();
+            let damage = Damage { byte, reason: BatchError::Short, next_good: None };
+            return Err(self.damaged(&segment, from, damage));
         }
         Ok((batches, next))
     }

@@ -204,11 +204,14 @@ impl Partition {
     ) -> Result<Arc<Segment>, PlanError> {
         let disk = &*self.shared.disk;
         if !writer.folder_made {
-            self.make_folder().map_err(|e| classify(&e, &self.folder))?;
+            self.make_folder(writer.in_catalog).map_err(|e| classify(&e, &self.folder))?;
             writer.folder_made = true;
         }
         let name = path(&self.folder, base, "log");
-        let file = disk.open(&name, OpenMode::Truncate).map_err(|e| classify(&e, &name))?;
+        // A recovery writes the same bytes again and cuts the file when it is done.
+        let recovering = self.shared.recovering.load(Ordering::Acquire);
+        let mode = if recovering { OpenMode::Create } else { OpenMode::Truncate };
+        let file = disk.open(&name, mode).map_err(|e| classify(&e, &name))?;
         self.shared.files.put((self.handle, base.get()), file);
         let segment = Arc::new(Segment::new(base, now_ms));
         self.segments.write().push(Arc::clone(&segment));
@@ -228,10 +231,12 @@ impl Partition {
     }
 
     /// Makes the folder; what an earlier topic of the name left there is put aside for the sweep.
-    fn make_folder(&self) -> io::Result<()> {
+    fn make_folder(&self, in_catalog: bool) -> io::Result<()> {
         let disk = &*self.shared.disk;
         self.shared.topics_dirty.store(true, Ordering::Release);
         match disk.create_dir(&self.folder) {
+            // Its own, made after the last checkpoint.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && in_catalog => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 // A start that crashed may have put one aside already.
                 for attempt in 0..ASIDE_MAX {

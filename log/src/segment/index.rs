@@ -48,12 +48,6 @@ impl Index {
         next.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(0, |(_, at)| u64::from(*at))
     }
 
-    /// The first noted batch that begins beyond `byte`.
-    pub(crate) fn beyond(&self, byte: u64) -> Option<u64> {
-        let next = self.entries.partition_point(|(_, at)| u64::from(*at) <= byte);
-        self.entries.get(next).map(|(_, at)| u64::from(*at))
-    }
-
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.entries.len() * 8);
         for (last, at) in &self.entries {
@@ -77,12 +71,25 @@ impl Index {
         (rising && inside).then_some(Self { entries, since: 0 })
     }
 
-    /// Made anew from the log; ends at the first header that does not parse.
+    /// Made anew from the log, past what is damaged in it.
     fn rebuild(file: &dyn DiskFile, base: Offset, log_bytes: u64) -> io::Result<Self> {
         let mut index = Self::default();
         let mut scan = Scan::new(file, 0, log_bytes);
-        while let Some(Ok(at)) = scan.next()? {
-            index.note(at.header.last_offset() - base.get(), at.byte, at.header.size_bytes());
+        let mut next = base.get();
+        while let Some(step) = scan.next()? {
+            match step {
+                Ok(at) if at.header.base_offset >= next => {
+                    next = at.header.last_offset() + 1;
+                    index.note(next - 1 - base.get(), at.byte, at.header.size_bytes());
+                }
+                Ok(at) => {
+                    scan.seek(at.byte);
+                    scan.resync(next)?;
+                }
+                Err(_) => {
+                    scan.resync(next)?;
+                }
+            }
         }
         Ok(index)
     }
@@ -185,7 +192,6 @@ mod tests {
             assert!(at / 1000 * 10 <= offset as u64, "offset {offset} at {at}");
             assert!(offset as u64 - at / 1000 * 10 < 70, "offset {offset} at {at}");
         }
-        assert_eq!(index.beyond(0), Some(5000));
         let bytes = index.encode();
         assert_eq!(Index::decode(&bytes, 100_000).unwrap().entries, index.entries);
         assert_eq!(Index::decode(&bytes[1..], 100_000), None);

@@ -118,17 +118,15 @@ impl Reading<'_> {
                     return Ok(Located::Found(at));
                 }
                 step => {
-                    // A header that does not parse, or whose offsets do not follow: go on at the next batch
-                    // the index knows.
+                    // A header that does not parse, or whose offsets do not follow.
                     let (byte, reason) = match step {
                         Some(Ok(at)) => (at.byte, BatchError::Field("baseOffset")),
                         Some(Err(reason)) => (scan.at(), reason),
                         None => return Ok(Located::End),
                     };
                     bad = bad.or(Some((byte, reason)));
-                    expected = None;
-                    let next = self.index(|index| index.beyond(byte))?;
-                    scan.seek(next.unwrap_or_else(|| self.segment.written()));
+                    scan.seek(byte);
+                    scan.resync(expected.take().unwrap_or(0))?;
                 }
             }
         }
@@ -137,26 +135,11 @@ impl Reading<'_> {
     /// What is known of a batch whose CRC is wrong.
     fn damage(&self, byte: u64, reason: BatchError) -> io::Result<Damage> {
         let mut scan = Scan::new(self.file, byte, self.segment.written());
-        let mut after = None;
-        if let Some(Ok(bad)) = scan.next()? {
-            // Its own header may lie: the batch behind it says whether to believe it.
-            after = match scan.next()? {
-                Some(Ok(next)) if next.header.base_offset > bad.header.base_offset => {
-                    Some(next.header.base_offset)
-                }
-                None if bad.end() == self.segment.written() => Some(bad.header.last_offset() + 1),
-                _ => None,
-            };
-        }
-        if after.is_none()
-            && let Some(at) = self.index(|index| index.beyond(byte))?
-        {
-            scan.seek(at);
-            if let Some(Ok(next)) = scan.next()? {
-                after = Some(next.header.base_offset);
-            }
-        }
-        Ok(Damage { byte, reason, next_good: after.and_then(Offset::new) })
+        // Its own header may lie about where it ends: only an intact batch behind it says where to go on.
+        let after = if scan.resync(0)? { scan.next()? } else { None };
+        let next_good =
+            after.and_then(Result::ok).and_then(|at| Offset::new(at.header.base_offset));
+        Ok(Damage { byte, reason, next_good })
     }
 
     /// The first batch from byte `start` on whose largest timestamp is at least `timestamp_ms`.
@@ -167,11 +150,7 @@ impl Reading<'_> {
                 Ok(at) if at.header.max_timestamp >= timestamp_ms => return Ok(Some(at)),
                 Ok(_) => {}
                 Err(_) => {
-                    let here = scan.at();
-                    match self.index(|index| index.beyond(here))? {
-                        Some(next) => scan.seek(next),
-                        None => return Ok(None),
-                    }
+                    scan.resync(0)?;
                 }
             }
         }

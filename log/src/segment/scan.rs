@@ -2,7 +2,7 @@
 //!
 //! Invariant: never reads at or above the given end, and never steps past a header that does not parse.
 
-use crate::batch::{BatchError, BatchHeader, HEADER_BYTES};
+use crate::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
 use crate::disk::{DiskFile, read_full_at};
 use std::io;
 
@@ -45,6 +45,41 @@ impl<'a> Scan<'a> {
     /// Goes on elsewhere.
     pub(crate) fn seek(&mut self, at: u64) {
         self.at = at;
+    }
+
+    /// Looks for the next place where an intact batch with offsets from `base_min` on begins, and goes on there. At the end,
+    /// and `false`, when there is none.
+    pub(crate) fn resync(&mut self, base_min: i64) -> io::Result<bool> {
+        let mut from = self.at + 1;
+        let mut window = vec![0; PIECE_BYTES];
+        while from + HEADER_BYTES as u64 <= self.end {
+            let want = (self.end - from).min(PIECE_BYTES as u64) as usize;
+            let n = read_full_at(self.file, &mut window[..want], from)?;
+            for (i, head) in window[..n].windows(HEADER_BYTES).enumerate() {
+                // The magic byte first: it rules out nearly all places.
+                if head[16] == 2 && self.is_batch(from + i as u64, head, base_min)? {
+                    self.at = from + i as u64;
+                    return Ok(true);
+                }
+            }
+            if n < HEADER_BYTES {
+                break;
+            }
+            from += (n - HEADER_BYTES + 1) as u64;
+        }
+        self.at = self.end;
+        Ok(false)
+    }
+
+    fn is_batch(&self, at: u64, head: &[u8], base_min: i64) -> io::Result<bool> {
+        let Ok(header) = BatchHeader::parse_alone(head) else { return Ok(false) };
+        let size = header.size_bytes();
+        if header.base_offset < base_min || at + size as u64 > self.end {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; size];
+        let n = read_full_at(self.file, &mut bytes, at)?;
+        Ok(batch::verify(&bytes[..n]).is_ok())
     }
 
     /// The next header; `Ok(None)` at the end. After a [`BatchError`] the walk stands still.

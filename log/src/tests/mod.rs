@@ -1,4 +1,7 @@
-//! The engine as a whole, stepped on one thread over the machine's own disk.
+//! The engine as a whole, stepped on one thread, over the machine's own disk and over the fake one.
+
+mod faults;
+mod life;
 
 use crate::clock::{Clock, SystemClock};
 use crate::disk::SystemDisk;

@@ -1,0 +1,355 @@
+//! Full disks, failing disks, damaged files.
+
+use super::{append, numbered, options, settings, topic, values};
+use crate::clock::Clock;
+use crate::clock::fake::FakeClock;
+use crate::disk::Disk;
+use crate::disk::fake::{FakeDisk, Fault, Outcome};
+use crate::metadata::{Durability, TopicSettings};
+use crate::record::{Headers, RecordParts};
+use crate::{
+    AckPoint, AppendError, Log, LogOptions, Loss, Offset, OpenError, Partition, ReadError,
+    ReadLimit, Recovery, Settled,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) struct Rig {
+    pub(super) disk: FakeDisk,
+    pub(super) clock: Arc<FakeClock>,
+    pub(super) options: LogOptions,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self {
+            disk: FakeDisk::new(7),
+            clock: Arc::new(FakeClock::new(1_800_000_000_000)),
+            options: options(Path::new("/data")),
+        }
+    }
+
+    pub(super) fn try_open(&self) -> Result<(Log, Recovery), OpenError> {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        Log::open(self.options.clone(), disk, clock)
+    }
+
+    pub(super) fn open(&self) -> (Log, Recovery) {
+        self.try_open().unwrap()
+    }
+
+    /// The machine loses power; what was not synced may be gone.
+    pub(super) fn crash(&mut self) {
+        self.disk = self.disk.after_crash(Outcome::DropAll, 1);
+    }
+}
+
+pub(super) fn first(log: &Log) -> Arc<Partition> {
+    log.topic("t").unwrap().partitions()[0].clone()
+}
+
+fn big(partition: &Partition) -> Result<crate::Appended, AppendError> {
+    partition.append(&[RecordParts {
+        timestamp_ms: 0,
+        key: None,
+        value: Some(&[7; 50_000]),
+        headers: Headers::EMPTY,
+    }])
+}
+
+#[test]
+fn a_full_disk_refuses_loses_nothing_acknowledged_and_goes_on_when_there_is_room() {
+    let rig = Rig::new();
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    for value in numbered(0..10) {
+        append(&p, &value);
+    }
+    log.step_commit();
+    rig.disk.set_capacity(Some(rig.disk.used_bytes() + 8192));
+    let mut lost = None;
+    for _ in 0..20 {
+        let Ok(at) = big(&p) else { break };
+        log.step_commit();
+        match p.settled(AckPoint::HighWatermark, at.last) {
+            Settled::Passed => {}
+            other => lost = Some((at, other)),
+        }
+    }
+    let (at, state) = lost.expect("the disk is full by now");
+    assert_eq!(state, Settled::Lost(Loss::DiskFull));
+    assert_eq!(p.positions().log_end, at.base.offset, "cut back to what is committed");
+    assert!(p.positions().epoch > at.base.epoch);
+    assert_eq!(big(&p), Err(AppendError::DiskFull));
+    assert!(log.stats().disk_full && log.stats().offline.is_none());
+    assert_eq!(log.stats().uncommitted_bytes, 0);
+    log.step_upkeep();
+    assert_eq!(big(&p), Err(AppendError::DiskFull), "still full");
+    rig.disk.set_capacity(None);
+    log.step_upkeep();
+    assert_eq!(big(&p), Err(AppendError::DiskFull), "probed once a second at most");
+    rig.clock.advance_ms(1001);
+    log.step_upkeep();
+    let again = big(&p).unwrap();
+    assert!(!log.stats().disk_full);
+    log.step_commit();
+    assert_eq!(p.settled(AckPoint::Synced, again.last), Settled::Passed);
+    // The lost record's offset is taken by another record now: its waiter must not be told that it passed.
+    assert_eq!(p.settled(AckPoint::Synced, at.last), Settled::Lost(Loss::DiskFull));
+    assert_eq!(again.last.offset, at.last.offset);
+    let count = values(&p).len();
+    drop(log);
+    let mut rig = rig;
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    assert_eq!(values(&first(&log)).len(), count);
+    assert!(first(&log).positions().epoch > again.last.epoch);
+}
+
+#[test]
+fn one_full_partition_does_not_stop_the_ring_nor_the_others() {
+    let rig = Rig::new();
+    let (log, _) = rig.open();
+    let partitions = topic(&log, "t", 2, settings());
+    // The second partition has room reserved; the first has no file yet.
+    append(&partitions[1], "there");
+    log.step_commit();
+    rig.disk.set_capacity(Some(rig.disk.used_bytes()));
+    let lost = append(&partitions[0], "no room");
+    let kept = append(&partitions[1], "room was reserved");
+    log.step_commit();
+    assert_eq!(partitions[0].settled(AckPoint::Synced, lost.last), Settled::Lost(Loss::DiskFull));
+    assert_eq!(partitions[1].settled(AckPoint::Synced, kept.last), Settled::Passed);
+    assert_eq!(values(&partitions[1]), ["there", "room was reserved"]);
+}
+
+#[test]
+fn a_failed_sync_takes_the_log_offline_and_is_not_retried() {
+    let rig = Rig::new();
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    let kept = append(&p, "kept");
+    log.step_commit();
+    let at = append(&p, "lost");
+    // The cycle is one write and one sync; the partition has its file already.
+    rig.disk.fail_change(rig.disk.changes() + 2, Fault::Eio);
+    assert!(!log.step_commit());
+    assert!(rig.disk.has_failed());
+    assert_eq!(p.settled(AckPoint::Synced, at.last), Settled::Lost(Loss::Offline));
+    assert_eq!(p.settled(AckPoint::Synced, kept.last), Settled::Passed);
+    let changes = rig.disk.changes();
+    assert!(matches!(big(&p), Err(AppendError::Offline(_))));
+    assert!(!log.step_commit());
+    assert!(log.step_checkpoint().is_err());
+    log.step_upkeep();
+    assert_eq!(rig.disk.changes(), changes, "nothing touches the disk any more");
+    assert_eq!(values(&p), ["kept"], "what is committed is still served");
+    assert!(log.stats().offline.is_some());
+}
+
+#[test]
+fn damage_in_the_middle_of_a_segment_is_named_and_the_rest_is_served() {
+    let mut rig = Rig::new();
+    rig.options.tail_bytes_max = 0;
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, TopicSettings { segment_bytes: 1 << 20, ..settings() })[0].clone();
+    let expected = numbered(0..300);
+    for value in &expected {
+        append(&p, value);
+        log.step_commit();
+    }
+    log.step_close().unwrap();
+    drop(log);
+    let name = "/data/topics/t-0/00000000000000000000.log";
+    let sound = rig.disk.contents(name).unwrap();
+    // The batch of offset 150: once in its records, once in its length.
+    let starts: Vec<usize> = std::iter::successors(Some(0), |at| {
+        let header = crate::batch::BatchHeader::parse(&sound[*at..]).unwrap();
+        Some(at + header.size_bytes()).filter(|at| *at < sound.len())
+    })
+    .collect();
+    for (byte, in_batch) in [(70, 150), (9, 150), (16, 150), (70, 0), (9, 0), (70, 299), (8, 299)] {
+        let mut bytes = sound.clone();
+        bytes[starts[in_batch] + byte] ^= 0x11;
+        rig.disk.plant(name, &bytes);
+        let (log, recovery) = rig.open();
+        assert_eq!(recovery.cycles_replayed, 0);
+        let p = first(&log);
+        let mut from = Offset::ZERO;
+        let mut served = 0;
+        let mut damage = None;
+        while from < p.positions().high_watermark {
+            match p.read(from, 3000, ReadLimit::HighWatermark) {
+                Ok(outcome) => {
+                    for batch in &outcome.batches {
+                        served += crate::batch::verify(batch).unwrap().record_count;
+                    }
+                    assert!(outcome.next > from);
+                    from = outcome.next;
+                }
+                Err(ReadError::Damaged { file, byte, first, next_good, .. }) => {
+                    assert!(damage.is_none(), "one damaged place");
+                    assert_eq!(file, name);
+                    assert_eq!(byte, starts[in_batch] as u64);
+                    assert_eq!(first.get(), in_batch as i64);
+                    damage = Some(next_good);
+                    match next_good {
+                        Some(next) => from = next,
+                        None => break,
+                    }
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let next_good = damage.expect("the damage is found");
+        if in_batch == 299 {
+            assert_eq!(served, 299);
+        } else {
+            assert_eq!(next_good.unwrap().get(), in_batch as i64 + 1);
+            assert_eq!(served, 299);
+        }
+        assert_eq!(rig.disk.contents(name).unwrap(), bytes, "nothing is overwritten");
+        drop(log.start());
+    }
+}
+
+#[test]
+fn a_rotten_cycle_that_was_synced_is_made_up_from_the_segment_or_named() {
+    for flush in [true, false] {
+        let mut rig = Rig::new();
+        // Everything goes to the segments at once, or nothing does.
+        rig.options.tail_bytes_max = if flush { 0 } else { 1 << 20 };
+        let (log, _) = rig.open();
+        let partitions = topic(&log, "t", 2, settings());
+        log.step_commit();
+        log.step_checkpoint().unwrap();
+        let expected = numbered(0..30);
+        let mut starts = Vec::new();
+        for (i, value) in expected.iter().enumerate() {
+            append(&partitions[i % 2], value);
+            starts.push(log.stats().journal_used_bytes);
+            log.step_commit();
+        }
+        rig.disk = rig.disk.after_kill();
+        let name = "/data/journal/0000.journal";
+        let mut bytes = rig.disk.contents(name).unwrap();
+        // The cycle of value 10, the sixth record of partition 0.
+        bytes[starts[10] as usize + 100] ^= 1;
+        rig.disk.plant(name, &bytes);
+        let (log, recovery) = rig.open();
+        let all = log.topic("t").unwrap();
+        let odd: Vec<_> = expected.iter().skip(1).step_by(2).cloned().collect();
+        assert_eq!(values(&all.partitions()[1]), odd, "the other partition lost nothing");
+        let even: Vec<_> = expected.iter().step_by(2).cloned().collect();
+        let p = &all.partitions()[0];
+        assert_eq!(recovery.findings.len(), 2, "{recovery:?}");
+        if flush {
+            assert!(recovery.findings[1].contains("offsets 5 to 5"), "{recovery:?}");
+            assert_eq!(values(p), even);
+            append(p, "goes on");
+        } else {
+            assert!(recovery.findings[1].contains("offsets 5 to 5 are lost"), "{recovery:?}");
+            let head = p.read(Offset::ZERO, 100_000, ReadLimit::HighWatermark).unwrap();
+            assert_eq!(head.next.get(), 5);
+            match p.read(head.next, 1, ReadLimit::HighWatermark) {
+                Err(ReadError::Damaged { first, next_good, .. }) => {
+                    assert_eq!((first.get(), next_good.unwrap().get()), (5, 6));
+                }
+                other => panic!("{other:?}"),
+            }
+            let rest = p.read(Offset::new(6).unwrap(), 1 << 20, ReadLimit::HighWatermark).unwrap();
+            assert_eq!(rest.next.get(), 15, "what came after the lost record is served");
+            let record =
+                RecordParts { timestamp_ms: 0, key: None, value: None, headers: Headers::EMPTY };
+            assert!(matches!(p.append(&[record]), Err(AppendError::Offline(_))));
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_without_room_keeps_the_journal_and_everything_in_it() {
+    let mut rig = Rig::new();
+    rig.options.journal_file_bytes = 64 << 10;
+    rig.options.journal_files = 2;
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, TopicSettings { segment_bytes: 1 << 20, ..settings() })[0].clone();
+    let mut acknowledged = 0;
+    rig.disk.set_capacity(Some(rig.disk.used_bytes() + (256 << 10)));
+    for i in 0..2000 {
+        if i % 50 == 0 {
+            // Metadata that grows: so does the catalog.
+            let name = format!("more-{i}-{}", "x".repeat(200));
+            let name = crate::TopicName::new(&name).unwrap();
+            let _ = log.create_topic(&name, 20, settings());
+        }
+        let record = RecordParts {
+            timestamp_ms: 0,
+            key: None,
+            value: Some(&[7; 900]),
+            headers: Headers::EMPTY,
+        };
+        if let Ok(at) = p.append(&[record]) {
+            log.step_commit();
+            if p.settled(AckPoint::Synced, at.last) == Settled::Passed {
+                acknowledged += 1;
+            }
+        }
+        rig.clock.advance_ms(300);
+        log.step_upkeep();
+    }
+    assert_eq!(log.stats().offline, None);
+    assert!(log.stats().disk_full);
+    assert!(acknowledged > 50, "{acknowledged}");
+    assert_eq!(p.positions().high_watermark.get(), acknowledged);
+    drop(log);
+    rig.crash();
+    rig.disk.set_capacity(None);
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    assert_eq!(first(&log).positions().high_watermark.get(), acknowledged);
+}
+
+#[test]
+fn a_memory_topic_loses_at_most_what_was_not_synced() {
+    let mut rig = Rig::new();
+    let (log, _) = rig.open();
+    let memory = TopicSettings { durability: Durability::Memory, ..settings() };
+    let p = topic(&log, "t", 1, memory)[0].clone();
+    let expected = numbered(0..600);
+    for (i, value) in expected.iter().enumerate() {
+        let at = append(&p, value);
+        log.step_commit();
+        assert_eq!(p.settled(AckPoint::HighWatermark, at.last), Settled::Passed);
+        if i == 10 {
+            assert_eq!(p.positions().synced.get(), 0);
+            rig.clock.advance_ms(1001);
+            log.step_upkeep();
+            assert_eq!(p.positions().synced.get(), 0, "a catalog must know the partition first");
+            log.step_checkpoint().unwrap();
+            assert_eq!(p.positions().synced.get(), 11);
+        }
+        if i == 500 {
+            rig.clock.advance_ms(1001);
+            log.step_upkeep();
+            assert_eq!(p.positions().synced.get(), 501);
+        }
+    }
+    drop(log);
+    let killed =
+        Rig { disk: rig.disk.after_kill(), clock: rig.clock.clone(), options: rig.options.clone() };
+    let (log, recovery) = killed.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    assert_eq!(values(&first(&log)), expected, "the end of the process alone loses nothing");
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    let p = first(&log);
+    let found = values(&p);
+    assert!(found.len() >= 501, "{}", found.len());
+    assert_eq!(found, expected[..found.len()]);
+    append(&p, "goes on");
+    log.step_commit();
+    assert_eq!(values(&p).len(), found.len() + 1);
+}
