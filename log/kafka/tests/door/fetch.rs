@@ -237,3 +237,29 @@ fn an_epoch_ends_where_the_log_ends() {
         }
     });
 }
+
+#[test]
+fn what_memory_no_longer_holds_is_read_from_the_files() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        // Twice what the tail keeps in memory.
+        let large = "x".repeat(1 << 19);
+        for number in 0..32 {
+            assert_eq!(client.produce("t", 0, &records(&[&large])).await, (0, number));
+        }
+        let log = harness.log.topic("t").unwrap().partitions()[0].clone();
+        assert!(!log.is_in_memory(headwater_log::Offset::ZERO), "the test reads from memory");
+        let mut next = 0;
+        while next < 32 {
+            let found = client.call(12, &fetch(next, 0, 1, 4 << 20)).await;
+            let found = batches(&found);
+            let fit = usize::try_from(32 - next).unwrap().min(7);
+            assert!(found.len() >= fit, "{} batches in 4 MiB", found.len());
+            for (base, count) in found {
+                assert_eq!((base, count), (next, 1));
+                next += 1;
+            }
+        }
+    });
+}

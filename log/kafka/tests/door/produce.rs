@@ -3,8 +3,8 @@
 use crate::harness::*;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use headwater_kafka::message;
-use headwater_kafka::wire::ErrorCode;
 use headwater_kafka::wire::messages::*;
+use headwater_kafka::wire::{ErrorCode, FrameReader, Limits, decode_response, encode_request};
 use headwater_log::{PartitionId, batch};
 use tokio::io::AsyncWriteExt;
 
@@ -247,5 +247,34 @@ fn a_stopping_process_answers_what_it_has_taken() {
         let second = client.receive::<ProduceRequest>(9, second).await;
         assert_eq!(outcome(&second), (0, 1));
         assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn a_full_append_path_slows_a_producer_and_loses_nothing() {
+    run(async {
+        let harness = Harness::new();
+        let client = harness.connect();
+        // Four times what may be uncommitted, sent without waiting for an answer.
+        let large = "x".repeat(1 << 19);
+        let mut frames = BytesMut::new();
+        for correlation in 0..128 {
+            let request = produce("t", 0, &records(&[&large]), -1);
+            encode_request(&mut frames, correlation, None, 9, &request).unwrap();
+        }
+        let (mut from, mut to) = tokio::io::split(client.stream);
+        let receive = async {
+            let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+            for correlation in 0..128 {
+                let frame = reader.frame(&mut from).await.unwrap().unwrap();
+                let limits = Limits::for_frames_of(FRAME_BYTES_MAX);
+                let response =
+                    decode_response::<ProduceRequest>(frame, correlation, 9, limits).unwrap();
+                assert_eq!(outcome(&response), (0, i64::from(correlation)));
+            }
+        };
+        let send = async { to.write_all(&frames).await.unwrap() };
+        let both = async { tokio::join!(receive, send) };
+        tokio::time::timeout(std::time::Duration::from_secs(60), both).await.unwrap();
     });
 }
