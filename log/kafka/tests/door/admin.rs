@@ -69,10 +69,15 @@ fn metadata_makes_topics_only_where_that_is_allowed() {
         let by_id = [topic.topic_id, Uuid::from_bytes([1; 16])].map(|id| {
             message!(metadata_request::MetadataRequestTopic { topic_id: id, name: None })
         });
-        let by_id = message!(MetadataRequest { topics: Some(by_id.into()) });
-        let found = client.call(12, &by_id).await;
+        let hidden = harness.log.topic("__headwater_ledger").unwrap();
+        let hidden = message!(metadata_request::MetadataRequestTopic {
+            topic_id: Uuid::from_bytes(*hidden.id().as_bytes()),
+            name: None,
+        });
+        let by_id = by_id.into_iter().chain([hidden]).collect();
+        let found = client.call(12, &message!(MetadataRequest { topics: Some(by_id) })).await;
         assert_eq!(found.topics[0].name.as_deref(), Some("new"));
-        assert_eq!(codes(&found), [0, 100]);
+        assert_eq!(codes(&found), [0, 100, 100]);
     });
 }
 

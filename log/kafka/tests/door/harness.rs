@@ -76,6 +76,8 @@ impl Harness {
         let (log, _) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).unwrap();
         let running = log.start();
         log.create_topic(&TopicName::new("t").unwrap(), 2, settings()).unwrap();
+        // As the process makes it: nobody may see it.
+        log.create_topic(&TopicName::new("__headwater_ledger").unwrap(), 1, settings()).unwrap();
         let compact = TopicSettings { compact: true, ..settings() };
         log.create_topic(&TopicName::new("c").unwrap(), 1, compact).unwrap();
         let door = Door::new(log.clone(), door_settings, Box::new(Rules));

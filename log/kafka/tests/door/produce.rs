@@ -133,6 +133,16 @@ fn wrong_counts_marks_and_sizes_are_refused() {
 }
 
 #[test]
+fn headwaters_own_topics_take_nothing_from_clients() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        let found = client.produce("__headwater_ledger", 0, &records(&["a"])).await;
+        assert_eq!(found, (ErrorCode::UnknownTopicOrPartition.code(), -1));
+    });
+}
+
+#[test]
 fn a_repeated_sequence_is_stored_once() {
     run(async {
         let harness = Harness::new();
