@@ -176,3 +176,50 @@ fn what_was_dropped_is_in_the_ledger() {
     node.bridge.flush_ledger();
     assert_eq!(node.bridge.counters().ledger_records, 2, "nothing is written twice");
 }
+
+#[test]
+fn timestamps_go_on_from_the_newest_record_while_the_clock_is_not_trusted() {
+    let mut node = Node::new(config());
+    node.start();
+    node.settle(&node.take(publish("a", b"trusted")));
+    let (disk, clock) = node.close();
+    // The gateway boots in 1970.
+    clock.jump_to_ms(1_000);
+    clock.set_trusted(false);
+    let mut node = Node::on(disk, clock, config());
+    node.start();
+    node.clock.advance_ms(250);
+    let ticket = node.take(publish("a", b"untrusted"));
+    node.settle(&ticket);
+    let (topic, partition, offset) = node.place(&ticket);
+    let partition = node.partition(&topic, partition.try_into().unwrap());
+    let at = Offset::new(offset).unwrap();
+    let read = partition.read(at, 1 << 16, ReadLimit::LastStable).unwrap();
+    let record = batch::records(&read.batches[0]).unwrap().last().unwrap().unwrap();
+    assert_eq!(record.value.as_deref(), Some(&b"untrusted"[..]));
+    assert_eq!(record.timestamp_ms, START_MS + 250);
+    let hw = record.headers.last().unwrap().1.clone().unwrap();
+    assert_eq!(hw[1] & 0b0001_0000, 0b0001_0000, "the record says that its time is an estimate");
+}
+
+#[test]
+fn failures_say_where_reading_goes_on() {
+    let offset = |n| Offset::new(n).unwrap();
+    let damaged = |next_good| ReadError::Damaged {
+        file: "telemetry-0/00.log".into(),
+        byte: 4_096,
+        reason: BatchError::Short,
+        first: offset(7),
+        next_good,
+    };
+    match failure(&damaged(Some(offset(9)))) {
+        ReadFailure::Damaged { detail, next } => {
+            assert_eq!(next, Some(9));
+            assert!(detail.contains("telemetry-0/00.log") && detail.contains("4096"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(failure(&damaged(None)), ReadFailure::Damaged { next: None, .. }));
+    let io = ReadError::Io { file: "f".into(), error: "EIO".into() };
+    assert!(matches!(failure(&io), ReadFailure::Damaged { next: None, .. }));
+}
