@@ -1,7 +1,7 @@
 //! Vectors that hold in more than one version: fixed header, directions, CONNECT, PUBLISH, subscriptions.
 
 use crate::bytes::To::{Client, NewServer, Server};
-use crate::bytes::{BYTES_MAX, Refused, To, binary, check_refused, packet, text};
+use crate::bytes::{BYTES_MAX, Refused, To, binary, check_refused, packet, refusal, text};
 use headwater_mqtt::codec::Version::{self, V3, V5, V311};
 use headwater_mqtt::codec::Violation::{self, Malformed, ProtocolError};
 
@@ -425,4 +425,16 @@ fn a_packet_over_the_limit_is_refused_before_its_body_comes() {
     }
     check_refused(&table);
     assert_eq!(BYTES_MAX, 1_000_000);
+}
+
+#[test]
+fn what_no_more_bytes_could_mend_is_refused_at_its_first_byte() {
+    for version in VERSIONS {
+        for first in [0x00, 0x10, 0x20, 0x36, 0x38, 0x90, 0xB0, 0xD0] {
+            assert!(refusal(Server(version), &[first]).is_some(), "{first:02x} in {version:?}");
+        }
+    }
+    for first in [0x16, 0x47, 0x30, 0xC0] {
+        assert!(refusal(NewServer, &[first]).is_some(), "{first:02x} before a CONNECT");
+    }
 }
