@@ -94,6 +94,8 @@ causes! {
         PacketTooLarge = "packet_too_large",
         /// A peer that does not read.
         NotReading = "not_reading",
+        /// A shard keeps as many bytes or unacknowledged messages as it may.
+        ShardFull = "shard_full",
         /// A message that the log refused: disk full, offline, too large, not authorized.
         Message = "message",
         /// A filter that was not granted.
@@ -158,6 +160,10 @@ pub struct ShardCounters {
     pub behind: Counter,
     /// Gauge: connections whose reading is stopped by a full append path.
     pub blocked: Counter,
+    /// Gauge: QoS 1 messages that wait for their acknowledgement.
+    pub pending: Counter,
+    /// Gauge: bytes that connections keep (see [`crate::Limits::buffered_bytes_per_shard_max`]).
+    pub buffered_bytes: Counter,
     /// Messages taken from clients, by QoS.
     pub messages_in: [Counter; 3],
     /// Messages sent to clients, by QoS.

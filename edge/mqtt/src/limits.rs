@@ -24,6 +24,9 @@ pub struct Limits {
     pub receive_max: u16,
     /// The same for clients below MQTT 5, which cannot be told; one more closes the connection.
     pub receive_max_v3: u16,
+    /// Messages of all clients of one shard that may wait for their acknowledgement (an acknowledgement that waits for
+    /// a distant centre may wait for hours). The connection that brings one more ends with Quota exceeded.
+    pub pending_per_shard_max: usize,
     /// Topic aliases a client may use, announced as Topic Alias Maximum.
     pub topic_alias_max: u16,
     /// Largest keep-alive a client may ask for, in seconds; MQTT 5 clients are told the lower value (Server Keep Alive),
@@ -42,6 +45,9 @@ pub struct Limits {
     /// Encoded bytes that wait for a client's socket; more (acknowledgements for a client that does not read) ends the
     /// connection.
     pub write_buffer_bytes_max: usize,
+    /// Bytes that all connections of one shard may keep: fronts of packets, messages queued, bytes for sockets. Above it
+    /// a subscriber reads the log instead of queueing, and the connection that needs more ends with Quota exceeded.
+    pub buffered_bytes_per_shard_max: usize,
     /// A client whose socket takes nothing for this long is disconnected.
     pub write_timeout: Duration,
     /// How long a QoS 0 message waits for a full append path (reading stops for that long) before it is dropped.
@@ -58,6 +64,7 @@ impl Default for Limits {
             packet_bytes_max: 1_000_000,
             receive_max: 4_096,
             receive_max_v3: 20_000,
+            pending_per_shard_max: 1_000_000,
             topic_alias_max: 32,
             keep_alive_s_max: 0,
             subscriptions_max: 1_000,
@@ -66,6 +73,7 @@ impl Default for Limits {
             queue_bytes_max: 256 * 1024,
             write_buffer_bytes: 64 * 1024,
             write_buffer_bytes_max: 1024 * 1024,
+            buffered_bytes_per_shard_max: 128 * 1024 * 1024,
             write_timeout: Duration::from_secs(30),
             backpressure_wait: Duration::from_secs(1),
         }

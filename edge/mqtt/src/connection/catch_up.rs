@@ -180,10 +180,10 @@ impl<S: Store> Connection<S> {
             else {
                 continue;
             };
-            if !state.session.outbound.has_room_for(message) {
+            if !self.has_room_for(state, message) {
                 self.pump(state);
             }
-            if !state.session.outbound.has_room_for(message) {
+            if !self.has_room_for(state, message) {
                 reached = message.offset;
                 break;
             }
@@ -191,6 +191,7 @@ impl<S: Store> Connection<S> {
         }
         self.move_to(state, stream, reached);
         self.pump(state);
+        self.account(state);
     }
 
     fn pause_catch_up(&self, state: &mut State<S::Ticket>) {

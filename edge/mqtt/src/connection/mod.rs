@@ -79,6 +79,9 @@ pub(crate) struct State<T> {
     listed_dirty: bool,
     listed_behind: bool,
     listed_blocked: bool,
+    /// This connection's part of the shard's gauges.
+    counted_bytes: usize,
+    counted_pending: usize,
 }
 
 /// Whether a session that is behind can go on.
@@ -154,6 +157,8 @@ impl<S: Store> Connection<S> {
             listed_dirty: false,
             listed_behind: false,
             listed_blocked: false,
+            counted_bytes: 0,
+            counted_pending: 0,
         });
         let connection = Self {
             shard,
@@ -208,6 +213,29 @@ impl<S: Store> Connection<S> {
     pub(crate) fn drain(&self, deadline: Instant) {
         self.state.borrow_mut().draining = Some(deadline);
         self.wake();
+    }
+
+    /// Brings the shard's gauges up to date. Whoever changed what they count calls it, once per packet run or wake.
+    fn account(&self, state: &mut State<S::Ticket>) {
+        if state.closing.is_some() {
+            // The last counts are given back when it leaves; it may have left.
+            return;
+        }
+        let bytes =
+            state.unread.len() + state.unwritten.len() + state.session.outbound.queued_bytes();
+        let pending = state.session.inbound.len();
+        let counters = &self.shard.counters;
+        counters.buffered_bytes.add(bytes as u64);
+        counters.buffered_bytes.sub(state.counted_bytes as u64);
+        counters.pending.add(pending as u64);
+        counters.pending.sub(state.counted_pending as u64);
+        (state.counted_bytes, state.counted_pending) = (bytes, pending);
+    }
+
+    /// Whether the shard may keep more bytes.
+    fn may_buffer(&self, bytes: usize) -> bool {
+        let max = self.shard.shared.limits.buffered_bytes_per_shard_max;
+        self.shard.counters.buffered_bytes.get().saturating_add(bytes as u64) <= max as u64
     }
 
     fn close(&self, state: &mut State<S::Ticket>, close: Close) {
@@ -402,6 +430,10 @@ impl<S: Store> Connection<S> {
             self.shard.counters.blocked.sub(1);
         }
         self.shard.connections.borrow_mut().remove(self.key);
+        drop(router);
+        let counters = &self.shard.counters;
+        counters.buffered_bytes.sub(std::mem::take(&mut state.counted_bytes) as u64);
+        counters.pending.sub(std::mem::take(&mut state.counted_pending) as u64);
     }
 
     /// Says why, as far as the version has words for it, and closes without losing these last bytes.

@@ -57,6 +57,7 @@ impl<S: Store> Connection<S> {
                     state.unread.clear();
                     state.unread.extend_from_slice(rest);
                 }
+                self.account_read(state);
                 read == room_bytes
             }
         }
@@ -85,7 +86,20 @@ impl<S: Store> Connection<S> {
             }
         }
         state.unread = own;
+        self.account_read(state);
         more
+    }
+
+    /// Counts what a read left behind; the connection that makes it too much ends.
+    fn account_read(&self, state: &mut State<S::Ticket>) {
+        let before = state.counted_bytes;
+        self.account(state);
+        let limits = &self.shard.shared.limits;
+        let is_more = state.counted_bytes > before && !self.may_buffer(0);
+        let pending = self.shard.counters.pending.get();
+        if is_more || pending > limits.pending_per_shard_max as u64 {
+            self.close_for_room(state);
+        }
     }
 
     /// Packets that waited, for the append path or behind the CONNECT.
@@ -103,6 +117,7 @@ impl<S: Store> Connection<S> {
             own = Vec::new();
         }
         state.unread = own;
+        self.account_read(state);
         // The client could not know that it was not read: its silence begins now.
         state.last_read = now;
     }

@@ -10,7 +10,7 @@ use crate::codec::{
 };
 use crate::counters::{DropCause, RefuseCause};
 use crate::session::{Cursor, Delivery, Positions, Verdict};
-use crate::store::Store;
+use crate::store::{Message, Store};
 use bytes::{Buf, BytesMut};
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -49,7 +49,11 @@ impl<S: Store> Connection<S> {
             state.stalled_since = Some(Instant::now());
             self.wake();
         }
+        if !self.may_buffer(rest.len()) {
+            return self.close_for_room(state);
+        }
         state.unwritten.extend_from_slice(rest);
+        self.account(state);
         if state.unwritten.len() > self.shard.shared.limits.write_buffer_bytes_max {
             self.close(
                 state,
@@ -81,6 +85,7 @@ impl<S: Store> Connection<S> {
         state.unwritten = BytesMut::new();
         state.stalled_since = None;
         self.pump(&mut state);
+        self.account(&mut state);
     }
 
     /// Step 10: writes the acknowledgements that are due, oldest first. `true`: more are owed.
@@ -92,11 +97,23 @@ impl<S: Store> Connection<S> {
         if !out.is_empty() {
             self.send(&mut state, &out);
         }
+        self.account(&mut state);
         state.listed_waiting = !state.session.inbound.is_idle() && state.closing.is_none();
         if state.draining.is_some() && state.session.inbound.is_idle() {
             self.close_for_shutdown(&mut state);
         }
         state.listed_waiting
+    }
+
+    pub(super) fn close_for_room(&self, state: &mut State<S::Ticket>) {
+        self.close(
+            state,
+            Close::Told {
+                reason: ReasonCode::QuotaExceeded,
+                detail: "the server keeps as much as it may",
+                cause: RefuseCause::ShardFull,
+            },
+        );
     }
 
     pub(super) fn close_for_shutdown(&self, state: &mut State<S::Ticket>) {
@@ -206,19 +223,28 @@ impl<S: Store> Connection<S> {
         if state.closing.is_some() || state.session.is_behind() {
             return;
         }
-        if !state.session.outbound.has_room_for(&delivery.message) {
+        if !self.has_room_for(&state, &delivery.message) {
             self.pump(&mut state);
         }
-        if !state.session.outbound.has_room_for(&delivery.message) {
+        if !self.has_room_for(&state, &delivery.message) {
             let mut from = positions.clone();
             from.set(delivery.message.stream, delivery.message.offset);
             return self.fall_behind(&mut state, from);
         }
         state.session.outbound.push(delivery);
+        self.account(&mut state);
         if !state.listed_dirty {
             state.listed_dirty = true;
             self.shard.dirty.borrow_mut().push(self.clone());
         }
+    }
+
+    /// Whether a message may be queued: in this queue, and among all that the shard keeps. One always may.
+    pub(super) fn has_room_for(&self, state: &State<S::Ticket>, message: &Message) -> bool {
+        let outbound = &state.session.outbound;
+        outbound.is_empty()
+            || (outbound.has_room_for(message)
+                && self.may_buffer(message.topic.len() + message.payload.len()))
     }
 
     /// From here on the session reads the log on its own, from these positions.
@@ -238,6 +264,7 @@ impl<S: Store> Connection<S> {
         let mut state = self.state.borrow_mut();
         state.listed_dirty = false;
         self.pump(&mut state);
+        self.account(&mut state);
     }
 
     /// Encodes and writes messages until the queue is empty, the window full, or the socket full.

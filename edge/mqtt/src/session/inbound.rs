@@ -59,7 +59,12 @@ impl<T> Inbound<T> {
         self.receive_max.saturating_sub(self.pending.len())
     }
 
-    /// Whether anything waits for its acknowledgement.
+    /// How many messages wait for their acknowledgement.
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether nothing waits for its acknowledgement.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty()
     }

@@ -97,6 +97,16 @@ impl Outbound {
             && self.queue_bytes <= self.queue_bytes_max / 2
     }
 
+    /// Bytes of the messages in the queue.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
+    /// Whether nothing is queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Bytes that may be added before the queue is full.
     pub(crate) fn room_bytes(&self) -> usize {
         self.queue_bytes_max.saturating_sub(self.queue_bytes)

@@ -133,3 +133,62 @@ fn stopping_waits_for_the_acknowledgements_that_are_owed() {
         tokio::time::timeout(Duration::from_secs(5), server.shard.drained()).await.unwrap();
     });
 }
+
+#[test]
+fn what_a_shard_keeps_is_bounded_over_all_its_connections() {
+    on_shard_thread(async {
+        let limits = Limits {
+            buffered_bytes_per_shard_max: 300_000,
+            pending_per_shard_max: 10,
+            ..Limits::default()
+        };
+        let server = Server::start(limits).await;
+        let gauges = || {
+            let counters = server.shared.counters();
+            let sum = |f: fn(&ShardCounters) -> u64| counters.iter().map(|c| f(c)).sum::<u64>();
+            (sum(|c| c.buffered_bytes.get()), sum(|c| c.pending.get()))
+        };
+        // Fronts of large packets whose rest never comes: the one that is too much goes.
+        let mut packet = bytes::BytesMut::new();
+        let large = Packet::Publish(publish("big", &[0; 150_000], 1));
+        headwater_mqtt::codec::encode(&large, Version::V5, u32::MAX, &mut packet).unwrap();
+        let mut keeping = Vec::new();
+        for number in 0..3 {
+            let mut client =
+                Client::connect(server.address, Version::V5, &format!("c{number}")).await;
+            client.send_bytes(&packet[..140_000]).await;
+            if number < 2 {
+                until(|| gauges().0 == (number + 1) * 140_000).await;
+            }
+            keeping.push(client);
+        }
+        let mut last = keeping.pop().unwrap();
+        assert_eq!(last.next().await.disconnect(), ReasonCode::QuotaExceeded);
+        until(|| gauges().0 == 280_000).await;
+        // The others are still served.
+        let mut first = keeping.remove(0);
+        first.send_bytes(&packet[140_000..]).await;
+        assert_eq!(first.next().await.puback(), 1);
+        until(|| gauges().0 == 140_000).await;
+        // Acknowledgements that do not come are bounded in the same way.
+        server.store.state().commit_at_once = false;
+        for id in 1..=8 {
+            first.send(&Packet::Publish(publish("a", b"x", id))).await;
+        }
+        first.expect_nothing().await;
+        assert_eq!(gauges().1, 8);
+        let mut other = Client::connect(server.address, Version::V5, "other").await;
+        for id in 1..=3 {
+            other.send(&Packet::Publish(publish("a", b"x", id))).await;
+        }
+        assert_eq!(other.next().await.disconnect(), ReasonCode::QuotaExceeded);
+        until(|| gauges().1 == 8).await;
+        server.store.commit();
+        for id in 1..=8 {
+            assert_eq!(first.next().await.puback(), id);
+        }
+        drop((first, keeping));
+        until(|| gauges() == (0, 0)).await;
+        assert_eq!(server.refused(RefuseCause::ShardFull), 2);
+    });
+}

@@ -18,7 +18,7 @@ use headwater_mqtt::codec::{
     PublishProperties, QoS, ReasonCode, SubscriptionOptions, TopicFilters, Unsubscribe,
     UserProperties, UserPropertiesBuf, Version, Will, WillProperties,
 };
-use headwater_mqtt::counters::{DropCause, RefuseCause};
+use headwater_mqtt::counters::{DropCause, RefuseCause, ShardCounters};
 use headwater_mqtt::{Refusal, Shared};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
