@@ -92,7 +92,9 @@ pub(super) async fn begin(
         return Ok(refuse_old(door, head, &request));
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
+    // The timeout is for the wait of acks=all; a broker answers acks=1 when the write is done, however short it is.
+    let timeout = if request.acks == 1 { TIMEOUT_MAX } else { timeout.min(TIMEOUT_MAX) };
+    let deadline = Instant::now() + timeout;
     let mut pending = Pending {
         deadline,
         correlation_id: head.correlation_id,

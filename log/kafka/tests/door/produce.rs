@@ -133,6 +133,21 @@ fn wrong_counts_marks_and_sizes_are_refused() {
 }
 
 #[test]
+fn a_timeout_ends_the_wait_for_acks_all_only() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        let mut request = produce("t", 0, &records(&["a"]), 1);
+        request.timeout_ms = 0;
+        assert_eq!(outcome(&client.call(9, &request).await), (0, 0));
+        request.acks = -1;
+        // Stored or late, and said so: never a success before the sync.
+        let (code, _) = outcome(&client.call(9, &request).await);
+        assert!(code == 0 || code == ErrorCode::RequestTimedOut.code(), "{code}");
+    });
+}
+
+#[test]
 fn headwaters_own_topics_take_nothing_from_clients() {
     run(async {
         let harness = Harness::new();
