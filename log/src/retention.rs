@@ -111,6 +111,10 @@ impl Engine {
         }
         self.tick_log_clock();
         let now = self.shared.clock.monotonic_ns();
+        // One lock at a time: a checkpoint holds the second, for as long as it syncs, while it takes the first, and
+        // the commit thread takes the first, and `upkeep`, in each of its cycles.
+        let committed = self.mark.lock().cycle;
+        let covered = self.checkpointer.lock().cycle;
         let (sweep, sync, retain, checkpoint) = {
             let mut upkeep = self.upkeep.lock();
             let due = |at: u64, every: u64| at == 0 || now.saturating_sub(at) >= every;
@@ -123,7 +127,7 @@ impl Engine {
             if retain {
                 upkeep.retained_ns = now.max(1);
             }
-            let dirty = self.mark.lock().cycle > self.checkpointer.lock().cycle
+            let dirty = committed > covered
                 || self.shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed) > 0;
             let since = upkeep.dirty_since_ns.filter(|_| dirty);
             upkeep.dirty_since_ns = dirty.then(|| since.unwrap_or(now));
