@@ -312,6 +312,12 @@ pub struct Limits {
     pub outgoing_messages_max: u32,
     /// Bytes waiting in memory for one subscriber.
     pub outgoing_bytes_max: u32,
+    /// Bytes waiting for one MQTT client's socket.
+    pub write_buffer_bytes_max: u32,
+    /// QoS 1 messages of all clients of one thread that wait for their acknowledgement.
+    pub pending_per_shard_max: u32,
+    /// Bytes that all MQTT connections of one thread keep.
+    pub buffered_bytes_per_shard_max: u64,
     /// MQTT connections that have not finished CONNECT.
     pub handshakes_max: u32,
     /// Bytes of a CONNECT packet.

@@ -58,6 +58,10 @@ pub(crate) fn mqtt_limits(limits: &Limits) -> headwater_mqtt::Limits {
         inflight_max: limits.outgoing_inflight_max,
         queue_messages_max: size(limits.outgoing_messages_max),
         queue_bytes_max: size(limits.outgoing_bytes_max),
+        write_buffer_bytes_max: size(limits.write_buffer_bytes_max),
+        pending_per_shard_max: size(limits.pending_per_shard_max),
+        buffered_bytes_per_shard_max: usize::try_from(limits.buffered_bytes_per_shard_max)
+            .unwrap_or(usize::MAX),
         write_timeout: limits.write_timeout,
         backpressure_wait: limits.backpressure_wait,
         ..headwater_mqtt::Limits::default()
