@@ -400,3 +400,7 @@ async fn read_all(shared: &Shared, mut frames: FrameReader, mut read: OwnedReadH
         let _ = pending.reply.send(Ok(frame));
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;
