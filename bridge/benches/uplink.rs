@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p headwater-bridge --bench uplink` mirrors a backlog of 1 KB records into a second process, which is
 //! Headwater's own Kafka door; `HEADWATER_CENTRE=HOST:PORT` names a real Kafka instead, `HEADWATER_RECORDS` another
-//! number of records. The backlog is written and synced before the clock starts, so only the uplink works then.
+//! number of records, `HEADWATER_SMALL=1` batches of 32 records as a quiet site stores them. The backlog is written and synced before the clock starts, so only the uplink works then.
 
 use headwater_bridge::uplink::Uplinks;
 use headwater_kafka::server::{Door, DoorSettings, NewTopic, TopicRules};
@@ -109,7 +109,7 @@ fn start_centre(dir: &Path) -> (Child, String) {
 }
 
 /// Writes the backlog; answers its batches and bytes.
-fn fill(log: &Log, records: u64) -> (u64, u64) {
+fn fill(log: &Log, records: u64, small: bool) -> (u64, u64) {
     let name = TopicName::new("telemetry").expect("legal");
     let (topic, _) = log.create_topic(&name, PARTITIONS, settings()).expect("a topic");
     let mut headers = Headers::default();
@@ -126,7 +126,13 @@ fn fill(log: &Log, records: u64) -> (u64, u64) {
     while written < records {
         let partition = &topic.partitions()[(written as usize / SLICE) % PARTITIONS as usize];
         match partition.append(&slice) {
-            Ok(_) => written += SLICE as u64,
+            Ok(appended) => {
+                written += SLICE as u64;
+                // A commit cycle seals the open batch.
+                while small && partition.positions().synced <= appended.last.offset {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
             Err(AppendError::Busy) => std::thread::sleep(Duration::from_micros(200)),
             Err(e) => panic!("{e}"),
         }
@@ -170,7 +176,7 @@ fn main() {
     .expect("a config");
     let log = open(&dir.path().join("edge"));
     let running = log.start();
-    let (batches, bytes) = fill(&log, records);
+    let (batches, bytes) = fill(&log, records, std::env::var_os("HEADWATER_SMALL").is_some());
     println!(
         "backlog: {records} records of {VALUE_BYTES} bytes in {batches} batches, {} MB; centre {centre}",
         bytes / 1_000_000

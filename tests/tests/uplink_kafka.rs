@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
-use headwater_bridge::uplink::{MEMORY_BYTES_MAX, Uplinks};
+use headwater_bridge::uplink::{MEMORY_BYTES_MAX, UplinkState, Uplinks, hold_name};
 use headwater_config::Config;
 use headwater_kafka::client::{
     Client, ClientOptions, Connection, FetchPartition, NewTopic, ProduceBatch, ProducerIdentity,
@@ -437,4 +437,131 @@ fn every_record_arrives_once_while_the_node_is_killed_and_kafka_stops() {
         assert!(records > 30_000, "{records}");
         node.kill();
     }
+}
+
+/// Appends `count` records of `bytes` each to one partition of a topic and waits until they are synced.
+fn append_to(node: &Node, topic: &str, count: usize, bytes: usize) {
+    let partition = node.partition(topic, 0);
+    let value = vec![b'x'; bytes];
+    let record = RecordParts {
+        timestamp_ms: wall_ms(),
+        key: Some(b"press"),
+        value: Some(&value),
+        headers: Headers::EMPTY,
+    };
+    let last = partition.append(&vec![record; count]).expect("there is room").last;
+    wait_for("a commit", Duration::from_secs(10), || {
+        (partition.positions().synced > last.offset).then_some(())
+    });
+}
+
+fn acked_of(node: &Node, topic: &str) -> i64 {
+    node.partition(topic, 0).hold(&hold_name("dc")).reached().get()
+}
+
+/// What an operator at the centre may do to the topics, and a topic that appears while the uplink runs.
+#[test]
+fn topics_grow_appear_refuse_and_are_written_to_by_others() {
+    let version = VERSIONS[1];
+    let kafka = Kafka::start(version);
+    let centre = client(&kafka);
+    let small = NewTopic {
+        name: "plant-7.alarms".to_owned(),
+        partitions: 1,
+        replication_factor: None,
+        configs: vec![("max.message.bytes".to_owned(), "2000".to_owned())],
+    };
+    block_on(async {
+        let any = centre.any().await?;
+        let made = any.create_topics(&[small], TIMEOUT).await?;
+        made[0].result.clone()
+    })
+    .expect("a topic with one partition and small batches");
+    centre.disconnect();
+    let dir = TestDir::new("uplink-topics");
+    let node = Node::start(dir.path(), &config(&kafka));
+    let patience = Duration::from_secs(60);
+
+    // One partition there, three here: it is grown. A batch that is too large stops its partition and no other.
+    append_to(&node, "alarms", 10, 10);
+    append_to(&node, "telemetry", 10, 10);
+    wait_for("both topics", patience, || {
+        (acked_of(&node, "alarms") == 10 && acked_of(&node, "telemetry") == 10).then_some(())
+    });
+    append_to(&node, "alarms", 1, 5_000);
+    append_to(&node, "alarms", 1, 10);
+    let stopped = wait_for("the partition to stop", patience, || {
+        let status = node.uplinks.statuses().remove(0);
+        let topic = status.topics.iter().find(|t| t.topic == "alarms")?;
+        matches!(status.state, UplinkState::Stopped(_)).then_some(topic.stopped.first()?.clone())
+    });
+    assert!(stopped.0 == 0 && stopped.1.contains("MESSAGE_TOO_LARGE"), "{stopped:?}");
+    append_to(&node, "telemetry", 10, 10);
+    wait_for("the others to go on", patience, || {
+        (acked_of(&node, "telemetry") == 20).then_some(())
+    });
+    assert_eq!(acked_of(&node, "alarms"), 10, "nothing was skipped");
+    let lag = node.uplinks.statuses()[0].lag_records();
+    assert_eq!(lag, 2, "and both wait");
+
+    // Somebody else writes there.
+    let mut kcat = Command::new("kcat")
+        .args(["-P", "-b", &kafka.address(), "-t", "plant-7.telemetry", "-p", "0"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("kcat is installed");
+    kcat.stdin.take().expect("a pipe").write_all(b"not ours\n").expect("kcat reads");
+    assert!(kcat.wait().expect("it is ours").success());
+    append_to(&node, "telemetry", 10, 10);
+    wait_for("the step to be seen", patience, || {
+        (acked_of(&node, "telemetry") == 30 && node.uplinks.statuses()[0].foreign_steps == 1)
+            .then_some(())
+    });
+
+    // A topic appears, and one gets more partitions.
+    let name = TopicName::new("later").expect("legal");
+    node.log.create_topic(&name, 1, settings()).expect("a topic");
+    append_to(&node, "later", 5, 100);
+    wait_for("the new topic", patience, || (acked_of(&node, "later") == 5).then_some(()));
+    node.log.add_partitions(&name, 2).expect("more partitions");
+    let second = node.partition("later", 1);
+    let record = RecordParts {
+        timestamp_ms: wall_ms(),
+        key: None,
+        value: Some(b"x"),
+        headers: Headers::EMPTY,
+    };
+    second.append(&[record]).expect("there is room");
+    wait_for("the new partition", patience, || {
+        (second.hold(&hold_name("dc")).reached().get() == 1).then_some(())
+    });
+    let count = block_on(async {
+        let metadata = centre.metadata(Some(&["plant-7.later".to_owned()])).await?;
+        Ok::<_, anyhow::Error>(metadata.topics[0].partitions.len())
+    });
+    assert_eq!(count.expect("metadata"), 2);
+    node.kill();
+}
+
+#[test]
+fn a_shutdown_leaves_a_checkpoint_of_all_that_was_acknowledged() {
+    let kafka = Kafka::start(VERSIONS[0]);
+    let dir = TestDir::new("uplink-shutdown");
+    let config = config(&kafka);
+    let mut node = Node::start(dir.path(), &config);
+    append_to(&node, "telemetry", 100, 100);
+    wait_for("the records", Duration::from_secs(60), || {
+        (acked_of(&node, "telemetry") == 100).then_some(())
+    });
+    let runtime = node.runtime.take().expect("it runs");
+    let left = runtime.block_on(node.uplinks.shutdown(Duration::from_secs(5)));
+    assert_eq!(left[0].lag_records(), 0);
+    let hold = node.partition("telemetry", 0).hold(&hold_name("dc"));
+    assert_eq!(hold.checkpointed().get(), 100, "retention may go on");
+    drop(runtime);
+    drop(hold);
+    node.kill();
+    let node = Node::start(dir.path(), &config);
+    assert_eq!(acked_of(&node, "telemetry"), 100, "known before anything is asked");
+    node.kill();
 }
