@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     /// The source cannot be read, or the centre has no such partition.
     pub(crate) trouble: Option<String>,
     logged: Option<(String, u64)>,
+    /// The timestamp of the first record to send when this was taken up, and its offset.
+    first: (Offset, Option<i64>),
 }
 
 impl Entry {
@@ -77,6 +79,7 @@ impl Entry {
             gone: false,
             trouble: None,
             logged: None,
+            first: (from, oldest),
         }
     }
 
@@ -206,7 +209,8 @@ impl Entry {
             let front = self.buffer.front().filter(|(h, _)| h.base_offset <= acked.get());
             front.map(|(header, _)| header.base_timestamp).or_else(|| {
                 let near = self.source.is_in_memory(acked) && acked < self.end();
-                near.then(|| first_timestamp_ms(&self.source, acked)).flatten()
+                let near = near.then(|| first_timestamp_ms(&self.source, acked)).flatten();
+                near.or(self.first.1.filter(|_| self.first.0 == acked))
             })
         })
     }

@@ -1,8 +1,8 @@
 //! The task of one uplink: one loop over a closed set of events. It does the I/O that the state machines ask for.
 //!
 //! Invariants: requests to one leader go over one connection, in the order in which their batches got their sequences;
-//! what was read ahead and what is unanswered together stay below [`MEMORY_BYTES_MAX`] plus one read per partition that
-//! the disk serves; a pass over the partitions happens at most every [`LINGER`] because the log moved.
+//! what was read ahead, is being read, or is unanswered stays below [`MEMORY_BYTES_MAX`] and one read or request; a pass
+//! over the partitions happens at most every [`LINGER`] because the log moved.
 //! Neighbours: `entry` (one partition), `centre` (questions), `mirror` (decisions).
 
 mod send;
@@ -294,6 +294,8 @@ impl Task {
             let backlog = entry.has_backlog();
             let Some(node) = entry.leader.filter(|_| backlog && !self.stopping) else { continue };
             if !self.connect(node, now, wake, events) {
+                // Memory is for those whose leader is there.
+                self.entries[index].clear_buffer();
                 continue;
             }
             let entry = &mut self.entries[index];
@@ -311,7 +313,9 @@ impl Task {
                     if entry.buffered(offset).is_none() && room > 0 {
                         let before = entry.buffer_bytes();
                         send::read(entry, index, offset, now, events);
-                        room = room.saturating_sub(entry.buffer_bytes() - before);
+                        let under_way = if entry.reading { send::READ_BYTES } else { 0 };
+                        let taken = entry.buffer_bytes().saturating_sub(before) + under_way;
+                        room = room.saturating_sub(taken);
                     }
                 }
             }
@@ -414,7 +418,11 @@ impl Task {
         self.survey_backoff.reset();
         self.survey_at_ms = now.mono_ms + SURVEY_MS;
         self.set_unreachable(None);
-        self.shared.state.lock().cluster_id = Some(cluster.id.clone());
+        let before = self.shared.state.lock().cluster_id.replace(cluster.id.clone());
+        if before.is_some_and(|before| before != cluster.id) {
+            // Another cluster's producer ids are not ours.
+            self.spare = None;
+        }
         let mut leaderless = false;
         for entry in self.entries.iter_mut().filter(|e| !e.gone) {
             let number = entry.source.id().get();
@@ -509,7 +517,8 @@ impl Task {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.unanswered_bytes + self.entries.iter().map(Entry::buffer_bytes).sum::<usize>()
+        let held = |e: &Entry| e.buffer_bytes() + if e.reading { send::READ_BYTES } else { 0 };
+        self.unanswered_bytes + self.entries.iter().map(held).sum::<usize>()
     }
 
     fn persist_progress(&mut self) {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 /// Requests unanswered per leader. More would not help: a partition has at most five.
 const REQUESTS_MAX: usize = 5;
 /// Bytes of one read of the log.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 /// A read that failed is tried again after this long.
 const READ_AGAIN_MS: u64 = 5_000;
 /// How long the centre may wait for its replicas.
@@ -54,6 +54,7 @@ impl Task {
         let turn = self.leaders.get(&node).map_or(0, |l| l.turn);
         let (mut batches, mut sent, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut last = turn;
+        let mut held = self.memory_bytes();
         for step in 0..count {
             let index = (turn + step) % count;
             if self.entries[index].leader != Some(node) || self.entries[index].gone {
@@ -65,9 +66,13 @@ impl Task {
                 break;
             }
             let room = self.config.request_bytes_max - bytes;
-            if let Some((batch, base)) =
-                take_batch(&mut self.entries[index], room, bytes, now, index, events)
-            {
+            let entry = &mut self.entries[index];
+            if held + bytes < MEMORY_BYTES_MAX {
+                let before = entry.buffer_bytes();
+                read_if_in_memory(entry, index, now, events);
+                held += entry.buffer_bytes().saturating_sub(before);
+            }
+            if let Some((batch, base)) = take_batch(entry, room, bytes, now) {
                 bytes += batch.batch.len();
                 batches.push(batch);
                 sent.push(Sent { entry: index, base });
@@ -148,22 +153,29 @@ impl Task {
     }
 }
 
+/// Reads ahead where that costs nothing but the look.
+fn read_if_in_memory(entry: &mut Entry, index: usize, now: Now, events: &mut JoinSet<Event>) {
+    if !entry.mirror.is_streaming() {
+        return;
+    }
+    let Want::Batch(offset) = entry.mirror.want(now) else { return };
+    let near = Offset::new(offset).is_some_and(|offset| entry.source.is_in_memory(offset));
+    if near && entry.buffered(offset).is_none() {
+        read(entry, index, offset, now, events);
+    }
+}
+
 /// The next batch of a partition, addressed and copied, if it may be sent and fits.
 fn take_batch(
     entry: &mut Entry,
     room: usize,
     used: usize,
     now: Now,
-    index: usize,
-    events: &mut JoinSet<Event>,
 ) -> Option<(ProduceBatch, i64)> {
     if !entry.mirror.is_streaming() {
         return None;
     }
     let Want::Batch(offset) = entry.mirror.want(now) else { return None };
-    if entry.buffered(offset).is_none() && entry.source.is_in_memory(Offset::new(offset)?) {
-        read(entry, index, offset, now, events);
-    }
     let (header, bytes) = entry.buffered(offset)?;
     if bytes.len() > room && used > 0 {
         return None;
