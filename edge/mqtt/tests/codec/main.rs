@@ -11,3 +11,4 @@ mod illegal_v5;
 mod legal;
 mod round_trip;
 mod strategies;
+mod unsayable;
