@@ -7,6 +7,7 @@
 //! `background` are its threads; [`crate::http`] looks at [`Parts`].
 
 mod background;
+mod descriptors;
 mod listeners;
 mod shards;
 mod translate;
@@ -147,6 +148,7 @@ impl Node {
     pub fn start(config: Config, seams: Seams) -> Result<Self, StartError> {
         let began_ns = seams.clock.monotonic_ns();
         let config = Arc::new(config);
+        descriptors::raise(&config.limits);
         let bound = listeners::bind(&config.listeners);
         let progress = http::Progress::new();
         // The directory first: that another process holds it says more than that its ports are taken.
