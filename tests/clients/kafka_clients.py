@@ -6,6 +6,9 @@ Usage: kafka_clients.py PORT STEP. Each step prints `ok` at its end or fails wit
     times       offsets by timestamp, the start, the end
     read TOPIC COUNT
                 both libraries read the topic from its start and must find COUNT records, the same ones
+    survive TOPIC COUNT
+                an idempotent producer whose broker is killed meanwhile: says `acknowledged N` now and then, and at the
+                end finds every record once, in the order of its partition
     group       a consumer group is refused with an error that is shown, not retried for ever (librdkafka)
     transaction a transactional producer is refused likewise (librdkafka)
 """
@@ -142,6 +145,44 @@ def read(topic, count):
     print(json.dumps([value.decode() for *_, value in one]))
 
 
+def survive(topic, count):
+    done, failures = [0], []
+
+    def delivered(error, message):
+        if error:
+            failures.append(error)
+        done[0] += 1
+        if done[0] % (count // 20) == 0:
+            print(f"acknowledged {done[0]}", flush=True)
+
+    producer = Producer(
+        {
+            "bootstrap.servers": server,
+            "enable.idempotence": True,
+            "linger.ms": 1,
+            "batch.num.messages": 50,
+            "queue.buffering.max.messages": 2000,
+            "reconnect.backoff.max.ms": 500,
+            "message.timeout.ms": 120_000,
+        }
+    )
+    for number in range(count):
+        while True:
+            try:
+                producer.produce(topic, str(number).encode(), key=str(number % 11).encode(), on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+    assert producer.flush(120) == 0, "not all delivered"
+    assert not failures, failures[:5]
+    found = [(partition, int(value)) for partition, _, _, value in confluent_read(topic, count)]
+    assert sorted(number for _, number in found) == list(range(count)), "each exactly once"
+    for partition in {partition for partition, _ in found}:
+        mine = [number for at, number in found if at == partition]
+        assert mine == sorted(mine), f"order in partition {partition}"
+
+
 def group():
     errors = []
     consumer = Consumer(
@@ -166,8 +207,8 @@ def transaction():
     raise AssertionError("transactions are not served, but init_transactions succeeded")
 
 
-if step == "read":
-    read(sys.argv[3], int(sys.argv[4]))
+if step in ("read", "survive"):
+    {"read": read, "survive": survive}[step](sys.argv[3], int(sys.argv[4]))
 else:
     {"produce": produce, "times": times, "group": group, "transaction": transaction}[step]()
 print("ok")

@@ -2,7 +2,7 @@
 //! None of them uses a group: those come later, and their refusal is checked here.
 
 use headwater_tests::{kafka::Kafka, kafka::VERSIONS, node::Node, tools, wait_for};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -250,6 +250,30 @@ fn batches_made_here_are_read_by_every_client() {
     let found: Vec<String> =
         serde_json::from_str(read.lines().next().expect("a line")).expect("JSON");
     assert_eq!(found, expected);
+}
+
+#[test]
+fn an_idempotent_producer_survives_kills_without_loss_or_repetition() {
+    let mut node = Node::start("door-kills", "");
+    let script = tools::repository().join("tests/clients/kafka_clients.py");
+    let mut producer = Command::new(tools::python())
+        .arg(script)
+        .args([&node.kafka.to_string(), "survive", "numbers", "20000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python starts");
+    let said = BufReader::new(producer.stdout.take().expect("piped"));
+    let mut last = String::new();
+    for (number, line) in said.lines().enumerate() {
+        last = line.expect("text");
+        // While more is under way: a twentieth was acknowledged since the line before.
+        if matches!(number, 2 | 7 | 12 | 16) {
+            node.kill();
+            node.start_again();
+        }
+    }
+    assert!(producer.wait().expect("the child is ours").success(), "{last}");
+    assert_eq!(last, "ok");
 }
 
 #[test]
