@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// The magic number of tmpfs (statfs(2)).
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A new folder in `parent`, or in the system's place for such things; in the current folder where that place is memory.
 pub(crate) fn folder(parent: Option<&Path>) -> anyhow::Result<TempDir> {
@@ -25,8 +25,7 @@ pub(crate) fn folder(parent: Option<&Path>) -> anyhow::Result<TempDir> {
 }
 
 fn is_memory(path: &Path) -> bool {
-    // The field's width differs between architectures.
-    rustix::fs::statfs(path).is_ok_and(|stat| i64::try_from(stat.f_type) == Ok(TMPFS))
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == TMPFS)
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub(super) struct Connection {
     last: Vec<u8>,
     next_id: u16,
     next_ack: u16,
+    /// Read buffer; missing only after an error.
+    buffer: Vec<u8>,
     /// Bytes of a PUBACK that has not come whole.
     partial: Vec<u8>,
 }
@@ -93,6 +95,7 @@ impl Load {
             last: publish(1, &topic, &payload)?,
             next_id: 1,
             next_ack: 1,
+            buffer: vec![0; 16 * 1024],
             partial: Vec::new(),
         })
     }
@@ -203,7 +206,7 @@ impl Connection {
 
     /// Reads once; how many acknowledgements came.
     async fn read_acks(&mut self) -> anyhow::Result<u64> {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = std::mem::take(&mut self.buffer);
         let kept = self.partial.len();
         buffer[..kept].copy_from_slice(&self.partial);
         let read = self.stream.read(&mut buffer[kept..]);
@@ -212,7 +215,8 @@ impl Connection {
         ensure!(read > 0, "the server closed the connection");
         let bytes = &buffer[..kept + read];
         let packets = bytes.chunks_exact(4);
-        self.partial = packets.remainder().to_vec();
+        self.partial.clear();
+        self.partial.extend_from_slice(packets.remainder());
         let mut acks = 0;
         for packet in packets {
             let [high, low] = self.next_ack.to_be_bytes();
@@ -224,6 +228,7 @@ impl Connection {
             self.next_ack = after(self.next_ack);
             acks += 1;
         }
+        self.buffer = buffer;
         Ok(acks)
     }
 }

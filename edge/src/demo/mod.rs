@@ -172,7 +172,11 @@ impl Stage {
         let length = Duration::from_secs(u64::from(options.seconds));
         let mut pace = Pace::new(self.clock.clone());
         let mut is_cut = false;
-        while pace.elapsed() < length && !signals.has_come() {
+        while pace.elapsed() < length {
+            if signals.has_come() {
+                view.say("-- a signal: ending early, with the account of what was published --");
+                break;
+            }
             let third = length / 3;
             let cut = !options.no_outage && pace.elapsed() >= third && pace.elapsed() < third * 2;
             if cut != is_cut {

@@ -114,7 +114,8 @@ impl Machine {
         // A random walk that is drawn back to 75 degrees.
         let step = i64::try_from(self.random() % 201).unwrap_or(100) - 100;
         self.centidegrees += step * 3 + (7_500 - self.centidegrees) / 16;
-        let topic = usize::from(self.centidegrees > ALARM_CENTIDEGREES || self.random() % 97 == 0);
+        let topic =
+            usize::from(self.centidegrees > ALARM_CENTIDEGREES || self.random().is_multiple_of(97));
         let n = self.made[topic];
         self.made[topic] += 1;
         let vibration = 0.4 + (self.random() % 260) as f64 / 100.0;

@@ -48,7 +48,8 @@ pub(super) fn render(parts: &Parts) -> String {
 fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
     let sum =
         |get: &dyn Fn(&ShardCounters) -> u64| shards.iter().map(|s| get(s)).sum::<u64>() as f64;
-    let gauges: [(&str, &str, fn(&ShardCounters) -> u64); 5] = [
+    type Get = fn(&ShardCounters) -> u64;
+    let gauges: [(&str, &str, Get); 5] = [
         ("headwater_mqtt_connections", "MQTT clients connected.", |s| s.connections.get()),
         ("headwater_mqtt_handshakes", "Sockets that have not finished CONNECT.", |s| {
             s.handshakes.get()
@@ -66,7 +67,7 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
     for (name, help, get) in gauges {
         page.single(name, Kind::Gauge, help, sum(&get));
     }
-    let totals: [(&str, &str, fn(&ShardCounters) -> u64); 4] = [
+    let totals: [(&str, &str, Get); 4] = [
         ("headwater_mqtt_connects_total", "Connections accepted by a CONNACK.", |s| {
             s.connected.get()
         }),
@@ -375,7 +376,8 @@ fn topics(page: &mut Page, parts: &Parts) {
         });
         sizes.push((OTHER_TOPICS.into(), rest));
     }
-    let families: [(&str, Kind, &str, fn(&Size) -> u64); 3] = [
+    type Get = fn(&Size) -> u64;
+    let families: [(&str, Kind, &str, Get); 3] = [
         ("headwater_topic_bytes", Kind::Gauge, "Bytes on disk, of the largest topics.", |s| {
             s.bytes
         }),
