@@ -1,3 +1,5 @@
+//! Round trips of headers and bodies, and what is refused.
+
 use super::*;
 use crate::message;
 use crate::wire::messages::*;

@@ -33,10 +33,9 @@ pub use writer::Writer;
 /// ```
 #[macro_export]
 macro_rules! message {
-    ($type:path { $($field:ident : $value:expr),* $(,)? }) => {{
-        #[allow(unused_mut, clippy::allow_attributes, reason = "a message may be all defaults")]
+    ($type:path { $($field:ident : $value:expr),+ $(,)? }) => {{
         let mut message = <$type>::default();
-        $( message.$field = $value; )*
+        $( message.$field = $value; )+
         message
     }};
 }
