@@ -81,6 +81,8 @@ impl<S: Store> Inner<S> {
     fn route_stream(self: &Rc<Self>, stream: StreamId) {
         let store = &self.shared.store;
         let mut messages = self.messages.take();
+        // Not further than what is there now: who appends faster than this reads would keep it here for ever.
+        let end = store.end(stream);
         loop {
             let from = {
                 let router = self.router.borrow();
@@ -89,7 +91,7 @@ impl<S: Store> Inner<S> {
                 }
                 router.positions.get(stream).unwrap_or(u64::MAX)
             };
-            if from >= store.end(stream) {
+            if from >= end {
                 break;
             }
             if !store.is_in_memory(stream, from) {

@@ -163,6 +163,8 @@ impl<S: Store> Inner<S> {
         moved.mark_changed();
         while moved.changed().await.is_ok() {
             self.on_moved();
+            // Commits may come faster than they are followed; the connections must get their turn in between.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -211,7 +211,11 @@ impl<S: Store> Connection<S> {
 
     /// No more reading; leave when nothing is owed, at `deadline` at the latest.
     pub(crate) fn drain(&self, deadline: Instant) {
-        self.state.borrow_mut().draining = Some(deadline);
+        let mut state = self.state.borrow_mut();
+        state.draining = Some(deadline);
+        // What waits for the append path was not acknowledged: the client sends it again elsewhere, or later.
+        state.unread = Vec::new();
+        self.unblock(&mut state);
         self.wake();
     }
 

@@ -192,3 +192,33 @@ fn what_a_shard_keeps_is_bounded_over_all_its_connections() {
         assert_eq!(server.refused(RefuseCause::ShardFull), 2);
     });
 }
+
+#[test]
+fn stopping_does_not_wait_for_an_append_path_that_stays_full() {
+    on_shard_thread(async {
+        let limits = Limits { backpressure_wait: Duration::from_millis(50), ..Limits::default() };
+        let server = Server::start(limits).await;
+        {
+            let mut state = server.store.state();
+            state.commit_at_once = false;
+            state.room = 1;
+        }
+        let mut client = Client::connect(server.address, Version::V5, "a").await;
+        let packets = [1, 2].map(|id| Packet::Publish(publish("a", b"x", id)));
+        client.send_all(&packets).await;
+        let blocked = || server.shared.counters().iter().map(|c| c.blocked.get()).sum::<u64>();
+        until(|| blocked() == 1).await;
+        server.shared.stop(Duration::from_secs(10));
+        until(|| blocked() == 0).await;
+        server.store.commit();
+        assert_eq!(client.next().await.puback(), 1);
+        assert_eq!(client.next().await.disconnect(), ReasonCode::ServerShuttingDown);
+        assert_eq!(
+            server.store.state().taken.len(),
+            1,
+            "the second was neither stored nor answered"
+        );
+        drop(client);
+        server.shard.drained().await;
+    });
+}
