@@ -152,7 +152,11 @@ impl Disk for SystemDisk {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 file.set_len(0)?;
-                file.write_all_at(holder.as_bytes(), 0)?;
+                match file.write_all_at(holder.as_bytes(), 0) {
+                    // A full disk must not keep a node from starting: the name in the lock is a courtesy.
+                    Err(e) if e.kind() == io::ErrorKind::StorageFull => {}
+                    other => other?,
+                }
                 Ok(Lock::Held(Box::new(SystemLock(file))))
             }
             Err(Errno::WOULDBLOCK) => {

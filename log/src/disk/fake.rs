@@ -61,7 +61,8 @@ impl FakeDisk {
         self.world.lock().reads
     }
 
-    /// After change number `change` nothing is carried out any more: every call fails.
+    /// After change number `change` nothing is carried out any more: every call fails from the change after it on.
+    /// `u64::MAX` is never.
     pub fn stop_after(&self, change: u64) {
         self.world.lock().stop_after = Some(change);
     }
@@ -148,7 +149,11 @@ impl Disk for FakeDisk {
             return Ok(Lock::InUse(String::from_utf8_lossy(&text).trim().to_owned()));
         }
         world.truncate(node, 0)?;
-        world.write(node, &[IoSlice::new(holder.as_bytes())], 0)?;
+        match world.write(node, &[IoSlice::new(holder.as_bytes())], 0) {
+            // As on a real disk: the lock counts, the name in it is a courtesy.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {}
+            other => other?,
+        }
         world.locks.insert(node);
         Ok(Lock::Held(Box::new(FakeLock { world: Arc::clone(&self.world), node })))
     }

@@ -340,9 +340,6 @@ impl Partition {
         let entry = self.entry();
         drop(writer);
         self.sync_files(&dirty, folder_dirty)?;
-        if self.is_memory() {
-            self.points.synced.fetch_max(entry.end, Ordering::AcqRel);
-        }
         Ok(entry)
     }
 
@@ -394,6 +391,11 @@ impl Partition {
         let mut writer = self.writer.lock();
         writer.checkpointed = writer.checkpointed.max(Offset::new(entry.end).unwrap_or_default());
         writer.in_catalog = true;
+        drop(writer);
+        // Not before: until the catalog names it and the folder of all topics is synced, a crash may not find the file.
+        if entry.memory {
+            self.points.synced.fetch_max(entry.end, Ordering::AcqRel);
+        }
     }
 
     fn entry(&self) -> PartitionEntry {
