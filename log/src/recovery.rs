@@ -198,6 +198,7 @@ impl Start {
         self.report_gaps();
         self.replay_metadata(&mut metadata)?;
         // Nothing is refused from here on; now the directory may be changed.
+        self.secure()?;
         let moved = self.check_machine(superblock)?;
         self.put_deleted_aside(&before, &metadata.state)?;
         let shared = self.shared();
@@ -214,6 +215,22 @@ impl Start {
         self.report.topics = topics.len() as u32;
         self.report.partitions = partitions.len() as u32;
         self.finish(metadata, topics, shared)
+    }
+
+    /// Makes durable what was read. A killed process leaves bytes that were written and never synced: nothing may be changed
+    /// on the word of a catalog or a cycle that a power cut could still take back. The catalog is written again, byte for
+    /// byte, because a sync that failed once says nothing about pages that the kernel holds to be clean.
+    fn secure(&self) -> Result<(), OpenError> {
+        let dir = &self.options.dir;
+        self.catalog.write(&*self.disk, dir, &self.id).map_err(self.io(dir))?;
+        self.disk.sync_dir(dir).map_err(self.io(dir))?;
+        if self.report.unclean {
+            for slot in &self.ring.slots {
+                let path = journal::path(dir, slot.number);
+                slot.file.sync_data().map_err(self.io(&path))?;
+            }
+        }
+        Ok(())
     }
 
     fn io(&self, path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {
