@@ -81,12 +81,7 @@ impl Engine {
         };
         let dir = &self.options.dir;
         let disk = &*self.shared.disk;
-        if self.shared.topics_dirty.swap(false, Ordering::AcqRel) {
-            let topics = dir.join("topics");
-            disk.sync_dir(&topics).map_err(|e| {
-                CheckpointError::Failed(format!("syncing {}: {e}", topics.display()))
-            })?;
-        }
+        self.shared.sync_topics(&dir.join("topics")).map_err(CheckpointError::Failed)?;
         let catalog = Catalog {
             sequence: last.sequence + 1,
             clean,

@@ -11,6 +11,7 @@ use crate::segment::Segment;
 use crate::segment::files::Files;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes_since_checkpoint: AtomicU64,
     /// Folders were made since the topics' folder was last synced.
     pub(crate) topics_dirty: AtomicBool,
+    /// Held while that folder is synced, so that who finds it clean finds it synced.
+    topics_sync: Mutex<()>,
     pub(crate) controls: Mutex<Controls>,
     /// Recovery is under way: files keep what they have, it may be needed to make up for damage in the journal.
     pub(crate) recovering: AtomicBool,
@@ -117,6 +120,7 @@ impl Shared {
             counters: Counters::default(),
             memory_bytes_since_checkpoint: AtomicU64::new(0),
             topics_dirty: AtomicBool::new(false),
+            topics_sync: Mutex::default(),
             controls: Mutex::default(),
             recovering: AtomicBool::new(true),
             offline: AtomicBool::new(false),
@@ -155,6 +159,16 @@ impl Shared {
         self.offline_reason.lock().get_or_insert_with(|| "it was closed".to_owned());
         self.offline.store(true, Ordering::Release);
         self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// Syncs the folder of all topics' folders if a name in it changed.
+    pub(crate) fn sync_topics(&self, topics: &Path) -> Result<(), String> {
+        let _one = self.topics_sync.lock();
+        if self.topics_dirty.swap(false, Ordering::AcqRel) {
+            let synced = self.disk.sync_dir(topics);
+            synced.map_err(|e| format!("syncing {}: {e}", topics.display()))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn notify(&self) {

@@ -111,6 +111,11 @@ impl FakeDisk {
         self.world.lock().trace.clone()
     }
 
+    /// Adds a line to the trace: what the test is about to do.
+    pub fn note(&self, line: &str) {
+        self.world.lock().trace.push(line.to_owned());
+    }
+
     /// Paths of all files, sorted.
     #[must_use]
     pub fn files(&self) -> Vec<String> {

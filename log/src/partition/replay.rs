@@ -357,6 +357,10 @@ impl Partition {
         let end = self.state.lock().flushed;
         drop(writer);
         self.sync_files(&dirty, folder_dirty)?;
+        // The catalog may know the partition from a time when it had no folder yet.
+        if let Some(topics) = self.folder.parent() {
+            self.shared.sync_topics(topics)?;
+        }
         self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
         Ok(true)
     }
