@@ -263,17 +263,21 @@ impl Engine {
         Ok(id)
     }
 
-    /// Moves a deleted partition's folder aside; the upkeep removes what is in it.
+    /// Moves a deleted partition's folder aside for good; the upkeep removes what is in it. Recovery counts on this: what
+    /// stands in the folder of a topic that was made again under the name is the new topic's. So if it fails the log ends.
     pub(crate) fn put_aside(&self, partition: &Partition) {
         partition.forget_files();
         let aside = aside(&self.options.dir, partition.handle());
         match self.shared.disk.rename(partition.folder(), &aside) {
             Ok(()) => self.upkeep.lock().sweep(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            // The next start finds the folder without an owner and removes it.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
             Err(e) => {
-                tracing::warn!(?partition, error = %e, "could not move a deleted topic aside")
+                return self.shared.go_offline(format!("moving {partition:?} aside: {e}"));
             }
+        }
+        self.shared.topics_dirty.store(true, Ordering::Release);
+        if let Err(reason) = self.shared.sync_topics(&self.options.dir.join("topics")) {
+            self.shared.go_offline(reason);
         }
     }
 

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,7 +73,18 @@ pub(crate) fn open(
     report.unclean = !catalog.clean && !report.created;
     let chain = walk(&ring.slots, &id, catalog.mark)
         .map_err(|source| OpenError::Io { path: dir.join("journal"), source })?;
-    let start = Start { options, disk, clock, id, lock, catalog, ring, chain, report };
+    let start = Start {
+        options,
+        disk,
+        clock,
+        id,
+        lock,
+        catalog,
+        ring,
+        chain,
+        log_starts: BTreeMap::new(),
+        report,
+    };
     let (engine, mut report) = start.run(&superblock)?;
     let took = engine.shared.clock.monotonic_ns().saturating_sub(began);
     report.took = Duration::from_nanos(took);
@@ -185,6 +196,8 @@ struct Start {
     catalog: Catalog,
     ring: Ring,
     chain: Chain,
+    /// Where the journal moved log starts to, by handle.
+    log_starts: BTreeMap<u64, i64>,
     report: Recovery,
 }
 
@@ -196,19 +209,25 @@ impl Start {
         let mut metadata =
             Metadata { state: before.clone(), sequence: self.catalog.metadata_sequence };
         self.report_gaps();
-        self.replay_metadata(&mut metadata)?;
+        self.replay_controls(&mut metadata)?;
         // Nothing is refused from here on; now the directory may be changed.
         self.secure()?;
         let moved = self.check_machine(superblock)?;
         self.put_deleted_aside(&before, &metadata.state)?;
         let shared = self.shared();
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
-        let log_starts = self.replay_batches(&partitions)?;
+        for (handle, offset) in &self.log_starts {
+            if let Some(partition) = partitions.get(handle) {
+                partition.drop_removed(*offset).map_err(self.io(partition.folder()))?;
+            }
+        }
+        self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
         shared.recovering.store(false, Ordering::Release);
-        for (handle, offset) in log_starts {
-            if let Some(partition) = partitions.get(&handle) {
-                partition.replay_log_start(offset);
+        // Once all batches are there: a log start never stands above the end.
+        for (handle, offset) in &self.log_starts {
+            if let Some(partition) = partitions.get(handle) {
+                partition.replay_log_start(*offset);
             }
         }
         self.start_epoch(&mut metadata, &partitions, moved)?;
@@ -273,12 +292,16 @@ impl Start {
         }
     }
 
-    /// First pass: metadata to its final state.
-    fn replay_metadata(&mut self, metadata: &mut Metadata) -> Result<(), OpenError> {
+    /// First pass: metadata and log starts to their final state.
+    fn replay_controls(&mut self, metadata: &mut Metadata) -> Result<(), OpenError> {
         let mut bytes = Vec::new();
         for found in &self.chain.cycles {
             self.read_cycle(found, &mut bytes)?;
             for frame in parse(&self.options.dir, found.header.number, &bytes)? {
+                if let Frame::LogStart { handle, offset } = frame {
+                    let start = self.log_starts.entry(handle).or_default();
+                    *start = offset.max(*start);
+                }
                 let Frame::Metadata { sequence, record } = frame else { continue };
                 if sequence <= metadata.sequence {
                     continue;
@@ -337,14 +360,21 @@ impl Start {
         before: &MetadataState,
         after: &MetadataState,
     ) -> Result<(), OpenError> {
-        let live: BTreeSet<u64> =
-            after.topics().flat_map(|t| t.partitions.iter().map(|h| h.get())).collect();
+        let dir = &self.options.dir;
+        let live: BTreeMap<u64, PathBuf> = after
+            .topics()
+            .flat_map(|t| t.partitions.iter().enumerate().map(move |(n, h)| (t, n, h.get())))
+            .map(|(t, n, handle)| (handle, identity(dir, t, n, handle).folder))
+            .collect();
+        // A topic made again under the name was made after the old folder was moved aside for good (`put_aside`): a folder
+        // of that name is the new topic's.
+        let taken: BTreeSet<&PathBuf> = live.values().collect();
         for topic in before.topics() {
             for (number, handle) in topic.partitions.iter().enumerate() {
-                if live.contains(&handle.get()) {
+                let folder = identity(dir, topic, number, handle.get()).folder;
+                if live.contains_key(&handle.get()) || taken.contains(&folder) {
                     continue;
                 }
-                let folder = identity(&self.options.dir, topic, number, handle.get()).folder;
                 let aside = aside(&self.options.dir, handle.get());
                 if self.disk.list(&aside).is_ok() {
                     continue;
@@ -398,9 +428,8 @@ impl Start {
     }
 
     /// Second pass: batches by offset, log starts, and what a lost cycle held.
-    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<Vec<(u64, i64)>, OpenError> {
+    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
         let mut bytes = Vec::new();
-        let mut log_starts = Vec::new();
         let cycles = std::mem::take(&mut self.chain.cycles);
         let mut checked = BTreeSet::new();
         for found in &cycles {
@@ -409,11 +438,7 @@ impl Start {
             let after_gap = self.chain.gaps.iter().any(|g| g.last + 1 == found.header.number);
             for frame in parse(&self.options.dir, found.header.number, &bytes)? {
                 match frame {
-                    Frame::Metadata { .. } => {}
-                    Frame::LogStart { handle, offset } => {
-                        // Once all batches are there: a log start never stands above the end.
-                        log_starts.push((handle, offset));
-                    }
+                    Frame::Metadata { .. } | Frame::LogStart { .. } => {}
                     Frame::Ends(ends) if after_gap => {
                         for end in ends {
                             if let Some(partition) = partitions.get(&end.handle) {
@@ -437,7 +462,7 @@ impl Start {
             self.report.cycles_replayed += 1;
             self.report.bytes_replayed += bytes.len() as u64;
         }
-        Ok(log_starts)
+        Ok(())
     }
 
     fn apply(&mut self, partition: &Arc<Partition>, frame: Bytes) -> Result<(), OpenError> {
@@ -577,7 +602,7 @@ impl Start {
         topics: Topics,
         shared: Arc<Shared>,
     ) -> Result<(Engine, Recovery), OpenError> {
-        let Self { options, disk, clock, id, lock, catalog, ring, chain, mut report } = self;
+        let Self { options, disk, clock, id, lock, catalog, ring, chain, mut report, .. } = self;
         let limits = Sizes::of(&options);
         let mut slots: Vec<Slot> =
             ring.slots.into_iter().filter(|s| !ring.unfinished.contains(&s.number)).collect();

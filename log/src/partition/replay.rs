@@ -269,6 +269,32 @@ impl Partition {
         Err(why)
     }
 
+    /// Forgets segments below a log start that the journal has and the catalog has not: their files were removed since. The
+    /// last of them may be the one that would be written on.
+    pub(crate) fn drop_removed(&self, log_start: i64) -> std::io::Result<()> {
+        let mut writer = self.writer.lock();
+        let end = self.state.lock().end;
+        let mut segments = self.segments.write();
+        let ends: Vec<Offset> = segments.iter().skip(1).map(|s| s.base()).chain([end]).collect();
+        let active = segments.last().map(|s| s.base());
+        let mut kept = Vec::with_capacity(segments.len());
+        for (segment, end) in segments.iter().zip(ends) {
+            let removed = end.get() <= log_start
+                && match self.open_segment(segment) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+                    other => other.map(|_| false)?,
+                };
+            if !removed {
+                kept.push(Arc::clone(segment));
+            }
+        }
+        *segments = kept;
+        if segments.last().map(|s| s.base()) != active {
+            writer.force_roll();
+        }
+        Ok(())
+    }
+
     /// Goes on at `offset`, behind records that are lost.
     pub(crate) fn skip_to(&self, offset: Offset) {
         let mut writer = self.writer.lock();
