@@ -109,6 +109,9 @@ fn the_demo_adds_up_and_keeps_its_data_where_it_is_told() {
         assert!(said.contains(part), "{part:?} is not in:\n{said}");
     }
     assert!(dir.path().join("kept/edge").is_dir() && dir.path().join("kept/centre").is_dir());
+    let again = headwater(dir.path(), &args);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("earlier demo"), "{}", text(&again.stderr));
 }
 
 #[test]

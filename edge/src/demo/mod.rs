@@ -93,6 +93,14 @@ fn demo(options: &Options) -> anyhow::Result<bool> {
     let mut signals = signals::listen()?;
     let temporary = match &options.data_dir {
         Some(dir) => {
+            // The account reads whole logs: those of an earlier run would not add up.
+            anyhow::ensure!(
+                !dir.join("edge").exists(),
+                "{} holds the data of an earlier demo: name another folder, or look into that one with \
+                 `headwater run --set storage.dir={}`",
+                dir.display(),
+                dir.join("edge").display()
+            );
             std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
             None
         }
