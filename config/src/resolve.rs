@@ -34,6 +34,12 @@ pub(crate) fn resolve(root: &Table, problems: &mut Problems) -> Config {
         values::tables("listener", "listener", &default_listeners(), problems)
     };
 
+    if let Some((_, node)) = root.get("listener").filter(|_| listeners.is_empty())
+        && matches!(&node.value, Value::List(list) if list.is_empty())
+    {
+        let help = "leave it out for the built-in listeners, or write [[listener]]".into();
+        problems.add(&node.origin, "listener", "is empty: nobody could connect".into(), Some(help));
+    }
     let site = resolve_site(&site, !uplinks.is_empty(), uplinks.first(), problems);
     let listeners = resolve_listeners(&listeners, problems);
     let topic_defaults = TopicDefaults {

@@ -386,6 +386,13 @@ fn every_kind_of_wrong_uplink_is_explained() {
 }
 
 #[test]
+fn a_bad_filter_does_not_hide_a_bad_topic() {
+    let report = report("[[route]]\nmqtt = \"a+\"\ntopic = \"x y.{a}\"\nack = \"never\"");
+    assert_eq!(report.lines().count(), 3, "{report}");
+    assert!(report.contains("\"x y.{a}\" leads to \"x y.x\""), "{report}");
+}
+
+#[test]
 fn all_errors_come_at_once_in_the_order_of_the_file() {
     let text = "[limits]\nshards = -1\nfoo = 1\n[[route]]\nmqtt = \"a+\"\ntopic = \"x\"\n[[topic]]\nname = \"\"\n";
     let report = from_toml(text).unwrap_err();

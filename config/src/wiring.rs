@@ -148,6 +148,10 @@ pub(crate) fn routes(all: &[Values], config: &Config, problems: &mut Problems) -
     let mut routes: Vec<Route> = Vec::new();
     for v in all {
         let Some(mqtt) = v.text("mqtt").and_then(|text| pattern(v, text, problems)) else {
+            // What can be said without the captures is said all the same.
+            if let Some(topic) = v.text("topic") {
+                leads_to_a_topic(v, topic, &without_names(topic), problems);
+            }
             continue;
         };
         if let Some(earlier) = routes.iter().find(|r| r.mqtt == mqtt && !r.goes_on) {
@@ -166,7 +170,9 @@ pub(crate) fn routes(all: &[Values], config: &Config, problems: &mut Problems) -
         let key = template(v, "key", &mqtt, site, problems);
         let headers = headers(v, &mqtt, site, problems);
         let Some(topic) = topic else { continue };
-        if !leads_to_a_topic(v, &topic, problems) {
+        let example =
+            topic.literal().map_or_else(|| topic.as_glob().replace('*', "x"), str::to_owned);
+        if !leads_to_a_topic(v, topic.as_str(), &example, problems) {
             continue;
         }
         let ack = match v.text("ack") {
@@ -249,14 +255,12 @@ fn headers(
     all
 }
 
-/// With an `x` for each capture the name must be legal: no level can mend what the fixed parts spoil.
-fn leads_to_a_topic(v: &Values, topic: &Template, problems: &mut Problems) -> bool {
-    let example = topic.as_glob().replace('*', "x");
-    let name = topic.literal().unwrap_or(&example);
-    let legal = is_topic_name(name);
+/// `example` is the topic with an `x` for each capture: no level can mend what the fixed parts spoil.
+fn leads_to_a_topic(v: &Values, topic: &str, example: &str, problems: &mut Problems) -> bool {
+    let legal = is_topic_name(example);
     if !legal {
-        let message = format!("{:?} leads to {name:?}, which is not a topic name", topic.as_str());
-        let help = if name.starts_with("__") {
+        let message = format!("{topic:?} leads to {example:?}, which is not a topic name");
+        let help = if example.starts_with("__") {
             "names that begin with `__` are for internal topics"
         } else {
             "it could be 1 to 249 of A-Z a-z 0-9 . _ -"
@@ -264,6 +268,17 @@ fn leads_to_a_topic(v: &Values, topic: &Template, problems: &mut Problems) -> bo
         add(v, "topic", message, help, problems);
     }
     legal
+}
+
+/// A template with an `x` for each pair of braces.
+fn without_names(template: &str) -> String {
+    let mut parts = template.split('{');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push('x');
+        out.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    out
 }
 
 /// `ack = "fsync"` on a topic that never syncs before its high watermark moves.

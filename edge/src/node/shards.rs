@@ -176,10 +176,10 @@ async fn accept(
                 // Small packets both ways: waiting for more to send would only add latency.
                 let _ = stream.set_nodelay(true);
                 let accepted = Accepted { door: door.clone(), stream, peer };
-                if shards[next % shards.len()].send(accepted).await.is_err() {
+                if !hand_over(accepted, &shards, &mut next).await {
+                    tracing::error!("no shard is left: no more connections are accepted");
                     return;
                 }
-                next = next.wrapping_add(1);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -187,4 +187,22 @@ async fn accept(
             }
         }
     }
+}
+
+/// Gives a socket to the next shard that lives; false when none does.
+async fn hand_over(
+    mut accepted: Accepted,
+    shards: &[mpsc::Sender<Accepted>],
+    next: &mut usize,
+) -> bool {
+    for _ in 0..shards.len() {
+        let shard = &shards[*next % shards.len()];
+        *next = next.wrapping_add(1);
+        match shard.send(accepted).await {
+            Ok(()) => return true,
+            // A shard that panicked: its connections are gone, the others' are not.
+            Err(mpsc::error::SendError(back)) => accepted = back,
+        }
+    }
+    false
 }
