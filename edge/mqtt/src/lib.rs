@@ -4,20 +4,39 @@
 //! One [`Shared`] per node, one [`Shard`] per thread. The process owns threads, runtimes and listeners; a shard takes
 //! accepted sockets:
 //!
-//! ```ignore
-//! let shared = Shared::new(store, Limits::default());       // store: Arc<impl Store>
-//! // On each thread, inside a `tokio::task::LocalSet` on a current-thread runtime:
-//! let shard = Shard::new(shared.clone());
-//! loop {
-//!     let (stream, peer) = listener.accept().await?;         // or sockets handed over from elsewhere
-//!     shard.serve(stream, peer);                             // never blocks, never fails
-//! }
-//! // At the end:
-//! shared.stop(Duration::from_secs(5));                       // once
-//! shard.drained().await;                                     // on each thread
-//! // Metrics, from any thread, at any time:
-//! for counters in shared.counters() { /* ShardCounters: sum them */ }
 //! ```
+//! use headwater_mqtt::{Limits, Shard, Shared, Store};
+//! use std::{io, sync::Arc, time::Duration};
+//! use tokio::{net::TcpListener, sync::oneshot};
+//!
+//! /// One for the node, made before the threads.
+//! fn server<S: Store>(store: Arc<S>) -> Arc<Shared<S>> {
+//!     Shared::new(store, Limits::default())
+//! }
+//!
+//! /// On each thread, inside a `tokio::task::LocalSet` on a current-thread runtime.
+//! async fn serve<S: Store>(
+//!     shared: Arc<Shared<S>>,
+//!     listener: TcpListener, // or sockets handed over from elsewhere
+//!     mut stop: oneshot::Receiver<()>,
+//! ) -> io::Result<()> {
+//!     let shard = Shard::new(shared.clone());
+//!     loop {
+//!         tokio::select! {
+//!             accepted = listener.accept() => {
+//!                 let (stream, peer) = accepted?;
+//!                 shard.serve(stream, peer); // never blocks, never fails
+//!             }
+//!             _ = &mut stop => break,
+//!         }
+//!     }
+//!     shared.stop(Duration::from_secs(5)); // from anywhere, once is enough
+//!     shard.drained().await; // on each thread
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`Shared::counters`] gives the metrics, from any thread at any time.
 //!
 //! `examples/in_memory.rs` in this crate is a whole server on a store in memory.
 

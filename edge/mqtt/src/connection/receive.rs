@@ -81,7 +81,7 @@ impl<S: Store> Connection<S> {
                 if own.len() >= state.unread_wanted {
                     let handled = self.handle(state, &own, now);
                     own.drain(..handled);
-                    own.shrink_to(GROW_BYTES);
+                    own.shrink_to(if own.is_empty() { 0 } else { GROW_BYTES });
                 }
             }
         }
