@@ -240,6 +240,8 @@ impl<S: Store> Connection<S> {
         let taken = outcomes.len();
         let read_at_ns = self.shard.ns(now);
         let mut by_qos = [0u64; 2];
+        // A full disk refuses whole runs: one entry in the ledger per topic and cause in a row, not per message.
+        let mut dropped: Option<(DropCause, &str, u64)> = None;
         for (publish, outcome) in run.iter().zip(outcomes.drain(..)) {
             if publish.retain && !self.retained_seen.replace(true) {
                 // Only below MQTT 5: stored and delivered like any other, the flag with it.
@@ -257,12 +259,27 @@ impl<S: Store> Connection<S> {
                     inbound.accepted(packet_id, ticket, read_at_ns);
                 }
                 (None, Outcome::Refused(refusal)) => {
-                    self.drop_messages(drop_cause(refusal), publish.topic, 1);
+                    let cause = drop_cause(refusal);
+                    match &mut dropped {
+                        Some((same, topic, count)) if *same == cause && *topic == publish.topic => {
+                            *count += 1;
+                        }
+                        _ => {
+                            if let Some((cause, topic, count)) =
+                                dropped.replace((cause, publish.topic, 1))
+                            {
+                                self.drop_messages(cause, topic, count);
+                            }
+                        }
+                    }
                 }
                 (Some(packet_id), Outcome::Refused(refusal)) => {
                     inbound.refused(packet_id, reason_of(refusal), read_at_ns);
                 }
             }
+        }
+        if let Some((cause, topic, count)) = dropped {
+            self.drop_messages(cause, topic, count);
         }
         self.shard.outcomes.set(outcomes);
         self.count_in(QoS::AtMostOnce, by_qos[0]);

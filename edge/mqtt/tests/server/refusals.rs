@@ -46,9 +46,13 @@ fn a_full_disk_is_said_in_version_5_and_closes_below() {
         let mut old = Client::connect(server.address, Version::V311, "old").await;
         old.send(&Packet::Publish(publish("a", b"x", 1))).await;
         assert!(old.next_or_end().await.is_none());
-        new.send(&Packet::Publish(publish("a", b"x", 0))).await;
+        let lost = ["a", "a", "b", "a"].map(|topic| Packet::Publish(publish(topic, b"x", 0)));
+        new.send_all(&lost).await;
         new.expect_nothing().await;
-        assert_eq!(server.dropped(DropCause::DiskFull), 1);
+        assert_eq!(server.dropped(DropCause::DiskFull), 4);
+        let in_ledger = server.store.state().dropped.clone();
+        let wanted = [("a", 2), ("b", 1), ("a", 1)].map(|(t, n)| ("disk_full", t.to_owned(), n));
+        assert_eq!(in_ledger, wanted);
         // The same for what was taken and could not be committed.
         server.store.state().refuse = None;
         server.store.state().commit_at_once = false;
