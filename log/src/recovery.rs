@@ -39,6 +39,8 @@ use std::time::Duration;
 
 /// The first start writes a file of this size, so that it serves at once; the others follow in the background.
 const FIRST_FILE_BYTES: u64 = 2 << 20;
+/// The catalogs of a new directory have smaller sequences; the first start writes this one.
+const FIRST_SEQUENCE: u64 = 2;
 /// A journal file holds a batch, its header and the block of the file's head.
 const JOURNAL_FILE_BYTES_MIN: u64 = 64 << 10;
 /// Replayed batches are written when this much has gathered in a partition.
@@ -60,8 +62,8 @@ pub(crate) fn open(
     let lock = take_lock(&*disk, &dir)?;
     let mut report = Recovery::default();
     let superblock = match Superblock::read(&*disk, &dir)? {
-        Some(superblock) => superblock,
-        None => {
+        Some(superblock) if !was_never_started(&*disk, &dir, &superblock)? => superblock,
+        _ => {
             report.created = true;
             create(&*disk, &options)?
         }
@@ -128,19 +130,47 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard>, OpenErro
     }
 }
 
+/// Whether the directory was made but its first start never got to its first checkpoint. Nothing was served from it then, and
+/// the names in it may never have become durable: it is made again.
+fn was_never_started(
+    disk: &dyn Disk,
+    dir: &Path,
+    superblock: &Superblock,
+) -> Result<bool, OpenError> {
+    let catalog = Catalog::read(disk, dir, &superblock.directory_id)?;
+    Ok(catalog.is_some_and(|catalog| catalog.sequence < FIRST_SEQUENCE))
+}
+
+/// Removes what a creation left that did not get to its end.
+fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone(disk.remove_file(&dir.join("superblock")))?;
+    // First of all and for good: as long as it is there, the rest must be.
+    disk.sync_dir(dir)?;
+    for name in ["superblock.new", "catalog.a", "catalog.b"] {
+        gone(disk.remove_file(&dir.join(name)))?;
+    }
+    let journal = dir.join("journal");
+    for entry in disk.list(&journal).unwrap_or_default() {
+        gone(disk.remove_file(&journal.join(entry.name)))?;
+    }
+    gone(disk.remove_dir(&journal))?;
+    gone(disk.remove_dir(&dir.join("topics")))
+}
+
 /// Makes a new directory; the superblock comes last and makes it one.
 fn create(disk: &dyn Disk, options: &LogOptions) -> Result<Superblock, OpenError> {
     let dir = &options.dir;
     let io = |source| OpenError::Io { path: dir.clone(), source };
-    let made = |result: io::Result<()>| match result {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io(e)),
-        _ => Ok(()),
-    };
-    made(disk.create_dir(&dir.join("journal")))?;
-    made(disk.create_dir(&dir.join("topics")))?;
-    if !disk.list(&dir.join("topics")).map_err(io)?.is_empty() {
+    if disk.list(&dir.join("topics")).is_ok_and(|topics| !topics.is_empty()) {
         return Err(damaged(dir, "there are topics but no superblock".to_owned()));
     }
+    remove_leftovers(disk, dir).map_err(io)?;
+    disk.create_dir(&dir.join("journal")).map_err(io)?;
+    disk.create_dir(&dir.join("topics")).map_err(io)?;
     let superblock = Superblock {
         directory_id: disk.random_id().map_err(io)?,
         machine_id: disk.machine_id().unwrap_or_default(),
@@ -148,7 +178,7 @@ fn create(disk: &dyn Disk, options: &LogOptions) -> Result<Superblock, OpenError
     let id = superblock.directory_id;
     let size = options.journal_file_bytes.min(FIRST_FILE_BYTES);
     journal::create(disk, dir, 0, id, size).map_err(io)?;
-    for sequence in 0..2 {
+    for sequence in 0..FIRST_SEQUENCE {
         let mark = Mark { generation: 0, cycle: 0, crc: 0, slot: 0, at: BLOCK_BYTES };
         Catalog { sequence, clean: true, mark, ..Catalog::default() }
             .write(disk, dir, &id)
@@ -243,6 +273,8 @@ impl Start {
         let dir = &self.options.dir;
         self.catalog.write(&*self.disk, dir, &self.id).map_err(self.io(dir))?;
         self.disk.sync_dir(dir).map_err(self.io(dir))?;
+        let journal = dir.join("journal");
+        self.disk.sync_dir(&journal).map_err(self.io(&journal))?;
         if self.report.unclean {
             for slot in &self.ring.slots {
                 let path = journal::path(dir, slot.number);

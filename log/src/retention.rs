@@ -278,7 +278,7 @@ fn remove_folder(disk: &dyn crate::disk::Disk, folder: &Path) -> io::Result<()> 
 }
 
 impl Partition {
-    /// Sealed segments that the persisted checkpoint covers: (first offset behind it, segment), oldest first.
+    /// Segments that were sealed when the persisted checkpoint was taken: (first offset behind it, segment), oldest first.
     fn removable(&self) -> Vec<(Offset, Arc<crate::segment::Segment>)> {
         let (segments, checkpointed) = self.segments_and_checkpoint();
         let mut removable = Vec::new();

@@ -55,11 +55,23 @@ pub(crate) fn create(
 ) -> io::Result<Arc<dyn DiskFile>> {
     let path = path(dir, number);
     let file = disk.open(&path, OpenMode::Truncate)?;
-    if let Err(e) = file.reserve(0, size_bytes) {
-        // Nothing half made stays behind on a full disk.
+    let made = fill(&*file, number, directory_id, size_bytes)
+        .and_then(|()| disk.sync_dir(&dir.join("journal")));
+    if let Err(e) = made {
+        // Nothing half made stays: neither its bytes nor its name can be relied upon.
         let _ = disk.remove_file(&path);
         return Err(e);
     }
+    Ok(file)
+}
+
+fn fill(
+    file: &dyn DiskFile,
+    number: u32,
+    directory_id: [u8; 16],
+    size_bytes: u64,
+) -> io::Result<()> {
+    file.reserve(0, size_bytes)?;
     let mut head = Vec::with_capacity(BLOCK_BYTES as usize);
     head.extend_from_slice(MAGIC);
     head.put_u32(VERSION);
@@ -78,9 +90,7 @@ pub(crate) fn create(
     // The head last: a file with a head is whole.
     file.sync_data()?;
     file.write_at(&[IoSlice::new(&head)], 0)?;
-    file.sync_data()?;
-    disk.sync_dir(&dir.join("journal"))?;
-    Ok(file)
+    file.sync_data()
 }
 
 /// What a file in the journal's folder turned out to be.

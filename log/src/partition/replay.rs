@@ -54,7 +54,8 @@ impl Partition {
         let segments: Vec<_> =
             entry.segments.iter().map(|s| Arc::new(Segment::from_entry(s))).collect();
         let planned = segments.last().map_or(0, |s| s.written());
-        let mut writer = Writer::resumed(planned, !segments.is_empty(), end);
+        let newest = segments.last().map_or(Offset::ZERO, |s| s.base());
+        let mut writer = Writer::resumed(planned, !segments.is_empty(), newest);
         writer.in_catalog = known;
         let mut state = State::new(end, entry.epochs, entry.producers, entry.node_sequence);
         if entry.offline {
@@ -419,7 +420,8 @@ impl Partition {
     /// A checkpoint with this entry was persisted.
     pub(crate) fn note_checkpoint(&self, entry: &PartitionEntry) {
         let mut writer = self.writer.lock();
-        writer.checkpointed = writer.checkpointed.max(Offset::new(entry.end).unwrap_or_default());
+        let newest = entry.segments.last().and_then(|s| Offset::new(s.base));
+        writer.checkpointed = writer.checkpointed.max(newest.unwrap_or_default());
         writer.in_catalog = true;
         drop(writer);
         // Not before: until the catalog names it and the folder of all topics is synced, a crash may not find the file.
@@ -467,7 +469,7 @@ fn note_batch(state: &mut State, header: &BatchHeader, bytes: Bytes) {
 }
 
 impl Partition {
-    /// The segments, and the offset up to which the persisted checkpoint covers them.
+    /// The segments, and the base of the newest one that the persisted checkpoint names.
     pub(crate) fn segments_and_checkpoint(&self) -> (Vec<Arc<Segment>>, Offset) {
         let checkpointed = self.writer.lock().checkpointed;
         (self.segments.read().clone(), checkpointed)

@@ -37,7 +37,8 @@ pub(crate) struct Writer {
     pub(super) folder_dirty: bool,
     /// Segments written to since they were last synced.
     pub(super) dirty: Vec<Arc<Segment>>,
-    /// Offset up to which the persisted checkpoint covers the files.
+    /// Base of the newest segment that the persisted checkpoint names: those below it are sealed there, and no recovery from
+    /// it will touch them.
     pub(super) checkpointed: Offset,
     /// The next batch begins a segment, whatever room the active one has.
     roll_next: bool,
@@ -176,12 +177,12 @@ impl Partition {
         let Some(active) = active.filter(|_| need > writer.reserved) else {
             return Ok(());
         };
-        let name = path(&self.folder, active.base(), "log");
-        let file = self.open_segment(active).map_err(|e| classify(&e, &name))?;
         let from = writer.reserved.max(active.written());
         if need <= from {
             return Ok(());
         }
+        let name = path(&self.folder, active.base(), "log");
+        let file = self.open_segment(active).map_err(|e| classify(&e, &name))?;
         let chunk = writer.reserve_next.max(need - from);
         let got = match file.reserve(from, chunk) {
             // No room for a generous piece: what is needed now will do.
@@ -225,7 +226,11 @@ impl Partition {
 
     /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its index.
     fn seal(&self, segment: &Segment) -> io::Result<()> {
-        self.open_segment(segment)?.truncate(segment.written())?;
+        match self.open_segment(segment) {
+            // Found missing by recovery, which has said so.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?.truncate(segment.written())?,
+        }
         segment.seal_index(&*self.shared.disk, &self.folder);
         Ok(())
     }
