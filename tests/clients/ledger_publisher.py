@@ -31,23 +31,34 @@ class Device:
 
     def __init__(self, name):
         self.name, self.sent, self.waiting = name, [], []
-        self.numbers = {}
+        self.numbers, self.early = {}, set()
         self.state = threading.Condition()
         self.failed = False
 
     def send(self, client, number):
         with self.state:
             self.sent[number] += 1
-            info = client.publish(f"site/{self.name}/count", f"{self.name}:{number}", qos=1)
-            self.numbers[info.mid] = number
+        # Not under the lock: the library calls `acknowledged` while it holds one of its own.
+        mid = client.publish(f"site/{self.name}/count", f"{self.name}:{number}", qos=1).mid
+        with self.state:
+            self.numbers[mid] = number
+            if mid in self.early:
+                self.early.remove(mid)
+                self.done(mid)
 
     def acknowledged(self, client, userdata, mid, reason, properties):
         with self.state:
-            number = self.numbers.pop(mid, None)
-            if number is not None and not reason.is_failure and number in self.waiting:
-                self.waiting.remove(number)
-                count_acknowledged()
+            if reason.is_failure:
+                self.failed = True
+            elif mid in self.numbers:
+                self.done(mid)
+            else:
+                self.early.add(mid)
             self.state.notify()
+
+    def done(self, mid):
+        self.waiting.remove(self.numbers.pop(mid))
+        count_acknowledged()
 
     def lost(self, *_):
         with self.state:
@@ -65,6 +76,7 @@ class Device:
         with self.state:
             self.failed = False
             self.numbers.clear()
+            self.early.clear()
         try:
             client.connect("127.0.0.1", port, keepalive=10)
         except OSError:
