@@ -1,11 +1,13 @@
 //! The layers as one tree: the file, over it the environment, over it `--set`. Every node knows where it came from.
 //!
 //! Invariant: layering never loses a place, so that an error in a value names the line, the variable or the argument that
-//! brought it. (The `config` crate merges layers too, but forgets both; serde stops at its first error.)
+//! brought it. (The `config` crate reads the environment; its own merging of layers would forget the
+//! places, and serde stops at its first error.)
 //! Neighbours: [`crate::values`] reads the tree by the table of keys.
 
 use crate::keys::{LISTENERS_DEFAULT, SECTIONS};
 use crate::report::{Origin, Problems};
+use config::Source;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -110,11 +112,20 @@ pub(crate) fn overlay_environment(
     variables: &[(String, String)],
     problems: &mut Problems,
 ) {
-    for (name, value) in variables {
-        let Some(rest) = name.strip_prefix("HEADWATER_") else { continue };
-        let origin = Origin::Variable { name: name.clone(), value: value.clone() };
-        let path = rest.to_ascii_lowercase();
-        if !path.contains("__") {
+    let variables = variables.iter().cloned().collect();
+    let environment =
+        config::Environment::with_prefix("HEADWATER").prefix_separator("_").separator("__");
+    let found = match environment.source(Some(variables)).collect() {
+        Ok(found) => found,
+        Err(error) => {
+            return problems.add(&Origin::Default, "the environment", error.to_string(), None);
+        }
+    };
+    for (path, value) in found.into_iter().collect::<BTreeMap<_, _>>() {
+        let name = format!("HEADWATER_{}", path.to_ascii_uppercase().replace('.', "__"));
+        let value = value.to_string();
+        let origin = Origin::Variable { name, value: value.clone() };
+        if !path.contains('.') {
             // Other programs may use the prefix; a section's name behind it is a slip.
             let slip = SECTIONS.iter().find(|s| {
                 path == s.name || path.strip_prefix(s.name).is_some_and(|r| r.starts_with('_'))
@@ -128,8 +139,8 @@ pub(crate) fn overlay_environment(
             }
             continue;
         }
-        let path: Vec<&str> = path.split("__").collect();
-        put(root, &path, value, &origin, problems);
+        let path: Vec<&str> = path.split('.').collect();
+        put(root, &path, &value, &origin, problems);
     }
 }
 
