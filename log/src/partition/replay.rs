@@ -2,6 +2,7 @@
 //!
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
+use super::producers::Producers;
 use super::state::{State, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points};
@@ -303,6 +304,8 @@ impl Partition {
         state.end = offset;
         state.committed = offset;
         state.flushed = offset;
+        // What each producer sent last may be among the lost records: any sequence may come next (as Kafka does).
+        state.producers = Producers::default();
         writer.force_roll();
     }
 
