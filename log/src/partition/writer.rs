@@ -238,8 +238,7 @@ impl Partition {
     /// Makes the folder; what an earlier topic of the name left there is put aside for the sweep.
     fn make_folder(&self, in_catalog: bool) -> io::Result<()> {
         let disk = &*self.shared.disk;
-        self.shared.topics_dirty.store(true, Ordering::Release);
-        match disk.create_dir(&self.folder) {
+        let made = match disk.create_dir(&self.folder) {
             // Its own, made after the last checkpoint.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && in_catalog => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -253,7 +252,11 @@ impl Partition {
                 disk.create_dir(&self.folder)
             }
             other => other,
-        }
+        };
+        // Once it is there: a checkpoint that clears the mark syncs the folder's name, and one that describes a segment in
+        // it waits for the writer's lock, which is held here.
+        self.shared.topics_dirty.store(true, Ordering::Release);
+        made
     }
 
     pub(super) fn open_segment(&self, segment: &Segment) -> io::Result<Arc<dyn DiskFile>> {
