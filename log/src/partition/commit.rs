@@ -157,7 +157,14 @@ impl Partition {
             return false;
         }
         drop(writer);
-        self.set_condition(Condition::Well);
+        {
+            // Under the lock of `end` and `cut`: a topic deleted meanwhile must not come to life again.
+            let _state = self.state.lock();
+            if self.condition() != Condition::Full {
+                return false;
+            }
+            self.set_condition(Condition::Well);
+        }
         tracing::info!(partition = ?self, "there is room on the disk again");
         true
     }
