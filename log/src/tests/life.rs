@@ -236,6 +236,38 @@ fn retention_by_time_waits_for_a_clock_that_can_be_trusted() {
 }
 
 #[test]
+fn a_segment_that_the_checkpoint_has_as_the_active_one_stays() {
+    let mut rig = Rig::new();
+    let (log, _) = rig.open();
+    let hour = 3_600_000;
+    let short = TopicSettings { retention_ms: Some(hour), segment_ms: hour, ..settings() };
+    let p = topic(&log, "t", 1, short)[0].clone();
+    fill(&rig, &log, &p, 10);
+    log.step_checkpoint().unwrap();
+    // Nothing for a while; then one message rolls, and all before it is too old.
+    rig.clock.advance_ms(2 * 3_600_000);
+    fill(&rig, &log, &p, 1);
+    rig.clock.advance_ms(6000);
+    log.step_upkeep();
+    let again = numbered(0..10).into_iter().chain(numbered(0..1)).collect::<Vec<_>>();
+    assert_eq!(values(&p), again);
+    drop(log);
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    let p = first(&log);
+    assert_eq!(values(&p), again);
+    // Beyond it: now it may go.
+    rig.clock.advance_ms(2 * 3_600_000);
+    fill(&rig, &log, &p, 1);
+    log.step_checkpoint().unwrap();
+    rig.clock.advance_ms(6000);
+    log.step_upkeep();
+    assert_eq!(p.positions().log_start, o(11));
+    assert_eq!(values(&p).len(), 1);
+}
+
+#[test]
 fn the_limit_of_the_directory_takes_the_oldest_segments_of_all() {
     let mut rig = Rig::new();
     rig.options.max_bytes = Some(300_000);
