@@ -266,6 +266,8 @@ impl Engine {
     /// Moves a deleted partition's folder aside for good; the upkeep removes what is in it. Recovery counts on this: what
     /// stands in the folder of a topic that was made again under the name is the new topic's. So if it fails the log ends.
     pub(crate) fn put_aside(&self, partition: &Partition) {
+        // Whoever is writing or removing files by their names ends first: a topic made again has the same ones.
+        let _exclusive = partition.exclusive_files();
         partition.forget_files();
         let aside = aside(&self.options.dir, partition.handle());
         match self.shared.disk.rename(partition.folder(), &aside) {

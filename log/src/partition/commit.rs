@@ -3,9 +3,11 @@
 //! Invariant: only the committer moves `committed`, so between `take` and `publish` nobody else cuts or publishes.
 
 use super::state::TailBatch;
+use super::writer::Writer;
 use super::{Condition, Partition, PlanError};
 use crate::disk::OpenMode;
 use crate::{LeaderEpoch, Offset};
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -212,6 +214,11 @@ impl Partition {
         self.shared.tail_bytes.fetch_sub(tail, Ordering::Relaxed);
         state.tail.clear();
         state.pending_bytes = 0;
+    }
+
+    /// Keeps this partition's writer and its removal of segments out, while its folder changes its name.
+    pub(crate) fn exclusive_files(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, Writer>) {
+        (self.removal.lock(), self.writer.lock())
     }
 
     /// Files of this partition as they are now; for removal.

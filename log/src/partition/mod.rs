@@ -52,6 +52,8 @@ pub struct Partition {
     points: Points,
     state: Mutex<State>,
     writer: Mutex<Writer>,
+    /// Held over the removal of segment files, which the writer need not wait for; taken before `writer`.
+    removal: Mutex<()>,
     segments: RwLock<Vec<Arc<Segment>>>,
     holds: Mutex<Vec<(String, Arc<Hold>)>>,
 }

@@ -91,6 +91,7 @@ impl Partition {
             },
             state: Mutex::new(state),
             writer: Mutex::new(writer),
+            removal: Mutex::new(()),
             segments: RwLock::new(segments),
             holds: Mutex::default(),
         });
@@ -485,7 +486,12 @@ impl Partition {
     /// Removes the files of segments that lie wholly below the log start and the persisted checkpoint.
     pub(crate) fn remove_dead_segments(&self) -> std::io::Result<()> {
         let start = self.points.log_start_synced.load(Ordering::Acquire);
+        // Not beside the renaming of a deleted topic's folder: the files would be those of one made again.
+        let _removal = self.removal.lock();
         loop {
+            if self.condition() == Condition::Deleted {
+                return Ok(());
+            }
             let dead = {
                 let writer = self.writer.lock();
                 let mut segments = self.segments.write();
