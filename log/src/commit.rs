@@ -61,7 +61,7 @@ impl Committer {
         }
     }
 
-    /// Runs one cycle. `false` when nothing waited or the log is offline.
+    /// Runs one cycle. `false` when nothing waited, the log is offline, or there is no room for what waits.
     pub(crate) fn step(&mut self, engine: &Engine) -> bool {
         let shared = &engine.shared;
         if shared.is_offline() {
@@ -74,7 +74,7 @@ impl Committer {
         }
         engine.tick_log_clock();
         match self.cycle(engine, controls) {
-            Ok(()) => true,
+            Ok(written) => written,
             Err(reason) => {
                 shared.go_offline(reason);
                 false
@@ -82,7 +82,8 @@ impl Committer {
         }
     }
 
-    fn cycle(&mut self, engine: &Engine, controls: Controls) -> Result<(), String> {
+    /// `false` when the cycle was taken back: who loops over steps must not try again at once, it would be for ever.
+    fn cycle(&mut self, engine: &Engine, controls: Controls) -> Result<bool, String> {
         let shared = &engine.shared;
         self.cycle.clear();
         self.previous.truncate(engine.limits.ends_max);
@@ -108,9 +109,10 @@ impl Committer {
         }
         if self.cycle.length() > empty_bytes && !self.write(engine, &gathered)? {
             self.take_back(engine, gathered);
-            return Ok(());
+            return Ok(false);
         }
-        self.publish(engine, gathered)
+        self.publish(engine, gathered)?;
+        Ok(true)
     }
 
     fn gather_controls(&mut self, controls: Controls) -> Gathered {

@@ -232,8 +232,10 @@ impl Engine {
             if let Some(reason) = self.shared.offline() {
                 return Err(Refusal::Offline(reason));
             }
-            self.committer.lock().step(self);
-            if self.full_disk() && self.committed_sequence.load(Ordering::Acquire) < sequence {
+            let stepped = self.committer.lock().step(self);
+            let waits = self.committed_sequence.load(Ordering::Acquire) < sequence;
+            // Nothing was written though this record waits: there is no room for it now.
+            if waits && !self.shared.is_offline() && (!stepped || self.full_disk()) {
                 return Err(Refusal::Offline("the disk is full".to_owned()));
             }
         }
