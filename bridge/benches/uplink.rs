@@ -128,9 +128,10 @@ fn fill(log: &Log, records: u64, small: bool) -> (u64, u64) {
         match partition.append(&slice) {
             Ok(appended) => {
                 written += SLICE as u64;
-                // A commit cycle seals the open batch.
-                while small && partition.positions().synced <= appended.last.offset {
-                    std::thread::sleep(Duration::from_micros(50));
+                // A commit cycle seals the open batches: one for the last partition of a round.
+                let round = written.is_multiple_of(u64::from(PARTITIONS) * SLICE as u64);
+                while small && round && partition.positions().synced <= appended.last.offset {
+                    std::thread::yield_now();
                 }
             }
             Err(AppendError::Busy) => std::thread::sleep(Duration::from_micros(200)),
@@ -186,12 +187,16 @@ fn main() {
     let (cpu_before, before) = (cpu(), SystemClock.monotonic_ns());
     uplinks.start(runtime.handle());
     let left = runtime.block_on(async {
+        let (mut acked, mut looks) = (0, 0);
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let status = &uplinks.statuses()[0];
             if status.acked_records >= records {
                 return uplinks.shutdown(Duration::from_secs(5)).await;
             }
+            looks = if status.acked_records > acked { 0 } else { looks + 1 };
+            acked = status.acked_records;
+            assert!(looks < 1_000, "no progress for 20 s: {status:#?}");
         }
     });
     let seconds = (SystemClock.monotonic_ns() - before) as f64 / 1e9;

@@ -248,6 +248,10 @@ fn settings() -> TopicSettings {
 }
 
 fn config(kafka: &Kafka) -> Config {
+    config_with(kafka, "")
+}
+
+fn config_with(kafka: &Kafka, more: &str) -> Config {
     let text = format!(
         r#"
         [site]
@@ -256,6 +260,7 @@ fn config(kafka: &Kafka) -> Config {
         name = "dc"
         bootstrap = ["127.0.0.1:1", "{}"]
         topics = [{{ from = "*", to = "{{site}}.{{topic}}" }}]
+        {more}
         "#,
         kafka.address()
     );
@@ -563,5 +568,42 @@ fn a_shutdown_leaves_a_checkpoint_of_all_that_was_acknowledged() {
     node.kill();
     let node = Node::start(dir.path(), &config);
     assert_eq!(acked_of(&node, "telemetry"), 100, "known before anything is asked");
+    node.kill();
+}
+
+/// A backlog of yesterday's: the centre may forget our producer at any moment, so the target itself is searched for
+/// what has arrived, after the time in which a late request could still come.
+#[test]
+fn a_backlog_of_yesterday_arrives_once_while_the_node_is_killed() {
+    let kafka = Kafka::start(VERSIONS[0]);
+    let dir = TestDir::new("uplink-old");
+    let config = config_with(&kafka, "request_timeout = \"1s\"");
+    let mut node = Node::start(dir.path(), &config);
+    let record = RecordParts {
+        timestamp_ms: wall_ms() - 20 * 3_600_000,
+        key: Some(b"press"),
+        value: Some(&[b'x'; 300]),
+        headers: Headers::EMPTY,
+    };
+    let mut expected = 0;
+    for round in 1..=3 {
+        for i in 0..300 {
+            let partition = node.partition(TOPICS[i % 2], 0);
+            let last = partition.append(&[record; 3]).expect("there is room").last;
+            expected += 3;
+            // A batch each.
+            wait_for("a commit", Duration::from_secs(10), || {
+                (partition.positions().synced > last.offset).then_some(())
+            });
+        }
+        wait_for("some acknowledgements", Duration::from_secs(60), || {
+            (node.acked() >= 100 * round || mirrored(&node).is_some()).then_some(())
+        });
+        node.kill();
+        node = Node::start(dir.path(), &config);
+    }
+    wait_for("the backlog to drain", Duration::from_secs(120), || mirrored(&node));
+    let records = compare(&node, &kafka).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!(records, expected);
     node.kill();
 }
