@@ -158,7 +158,8 @@ impl Segment {
 
     /// Writes the index of a segment that is sealed now and drops it from memory.
     pub(crate) fn seal_index(&self, disk: &dyn Disk, folder: &Path) {
-        let mut state = self.index.lock();
+        // A reader that makes it anew meanwhile has it in memory then, and commits do not wait for it.
+        let Some(mut state) = self.index.try_lock() else { return };
         if let IndexState::Known(index) = &*state
             && store(disk, &path(folder, self.base(), "index"), index).is_ok()
         {

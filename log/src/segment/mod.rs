@@ -102,11 +102,13 @@ impl Segment {
 
     /// Notes batches that were written at the end of the file: (base, last, max timestamp, bytes) each.
     pub(crate) fn note_written(&self, batches: &[(Offset, Offset, i64, usize)]) {
-        let mut index = self.index.lock();
+        // A reader that makes the index anew, over the whole file, must not hold up commits: the index is a hint, and these
+        // batches are found from an entry before them.
+        let mut index = self.index.try_lock();
         let mut times = self.times.lock();
         let mut at = self.written();
         for (base, last, max_timestamp, bytes) in batches {
-            if let IndexState::Known(index) = &mut *index {
+            if let Some(IndexState::Known(index)) = index.as_deref_mut() {
                 index.note(last.get() - self.base.get(), at, *bytes);
             }
             if *max_timestamp > times.max_timestamp {
