@@ -242,7 +242,7 @@ impl Start {
         self.replay_controls(&mut metadata)?;
         // Nothing is refused from here on; now the directory may be changed.
         self.secure()?;
-        let moved = self.check_machine(superblock)?;
+        let moved = self.check_machine(superblock);
         self.put_deleted_aside(&before, &metadata.state)?;
         let shared = self.shared();
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
@@ -263,7 +263,14 @@ impl Start {
         self.start_epoch(&mut metadata, &partitions, moved)?;
         self.report.topics = topics.len() as u32;
         self.report.partitions = partitions.len() as u32;
-        self.finish(metadata, topics, shared)
+        let (engine, report) = self.finish(metadata, topics, shared)?;
+        if moved {
+            // Last: a start cut short before its leap over producer ids is durable must leap again.
+            let machine_id = engine.shared.disk.machine_id().unwrap_or_default();
+            Superblock { machine_id, ..*superblock }
+                .write(&*engine.shared.disk, &engine.options.dir)?;
+        }
+        Ok((engine, report))
     }
 
     /// Makes durable what was read. A killed process leaves bytes that were written and never synced: nothing may be changed
@@ -372,18 +379,17 @@ impl Start {
     }
 
     /// A card that was moved or cloned: goes on, says so, and takes producer ids that its twin does not have.
-    fn check_machine(&mut self, superblock: &Superblock) -> Result<bool, OpenError> {
+    fn check_machine(&mut self, superblock: &Superblock) -> bool {
         let machine_id = self.disk.machine_id().unwrap_or_default();
         if machine_id == superblock.machine_id || superblock.machine_id == [0; 16] {
-            return Ok(false);
+            return false;
         }
         self.report.findings.push(
             "this data directory was last used on another machine; if it was copied, do not run both"
                 .to_owned(),
         );
         self.report.moved_machine = true;
-        Superblock { machine_id, ..*superblock }.write(&*self.disk, &self.options.dir)?;
-        Ok(true)
+        true
     }
 
     /// Topics that the catalog knew and that are gone: their folders must not be taken for a new topic's.
