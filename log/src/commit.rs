@@ -266,7 +266,7 @@ impl Committer {
             }
         }
         committed += gathered.unjournalled.iter().map(|t| t.bytes).sum::<usize>();
-        shared.counters.committed_bytes.fetch_add(committed as u64, Ordering::Relaxed);
+        shared.counters.note_committed(committed);
         if let Some((sequence, _)) = gathered.metadata.back() {
             engine.committed_sequence.fetch_max(*sequence, Ordering::AcqRel);
         }

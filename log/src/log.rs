@@ -116,6 +116,8 @@ pub struct LogStats {
     pub sync_ns_max: u64,
     /// Histogram of sync times: count of syncs of at most 2^(i) * 64 us, i = 0.., the last is the rest.
     pub sync_histogram: [u64; 16],
+    /// Histogram of commit sizes: count of cycles with at most 2^(i) KiB of batches, i = 0.., the last is the rest.
+    pub size_histogram: [u64; 16],
     /// Bytes of the ring in use (not yet released by a checkpoint).
     pub journal_used_bytes: u64,
     /// Bytes of the ring.
@@ -130,6 +132,8 @@ pub struct LogStats {
     pub checkpoints: u64,
     /// The directory is offline, with the reason.
     pub offline: Option<String>,
+    /// Damaged places in segments that readers met since the start, a sentence each; at most 100.
+    pub damage: Vec<String>,
     /// Some partition refuses appends because the disk is full.
     pub disk_full: bool,
 }
@@ -387,17 +391,17 @@ impl Log {
         let shared = &self.engine.shared;
         let c = &shared.counters;
         let get = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        let mut sync_histogram = [0; 16];
-        for (to, from) in sync_histogram.iter_mut().zip(&c.sync_histogram) {
-            *to = get(from);
-        }
+        let histogram = |counts: &[std::sync::atomic::AtomicU64; 16]| {
+            std::array::from_fn(|bucket| get(&counts[bucket]))
+        };
         LogStats {
             cycles: get(&c.cycles),
             journal_bytes: get(&c.journal_bytes),
             committed_bytes: get(&c.committed_bytes),
             sync_ns: get(&c.sync_ns),
             sync_ns_max: get(&c.sync_ns_max),
-            sync_histogram,
+            sync_histogram: histogram(&c.sync_histogram),
+            size_histogram: histogram(&c.size_histogram),
             journal_used_bytes: get(&c.journal_used_bytes),
             journal_size_bytes: get(&c.journal_size_bytes),
             ring_waits: get(&c.ring_waits),
@@ -405,6 +409,7 @@ impl Log {
             oldest_uncommitted_ns: shared.queue.oldest_ns(shared.clock.monotonic_ns()),
             checkpoints: get(&c.checkpoints),
             offline: shared.offline(),
+            damage: shared.damage(),
             disk_full: c.partitions_full.load(Ordering::Relaxed) > 0,
         }
     }

@@ -10,13 +10,15 @@ use crate::disk::Disk;
 use crate::segment::Segment;
 use crate::segment::files::Files;
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Damaged places that are remembered; further ones are answered to their readers all the same.
+const DAMAGE_MAX: usize = 100;
 /// Indexes of sealed segments kept in memory.
 const INDEXES_MAX: usize = 64;
 
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
     indexes: Mutex<VecDeque<Arc<Segment>>>,
+    /// Damage that readers met: (file, byte) and what it is.
+    damage: Mutex<BTreeMap<(String, u64), String>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,6 +85,7 @@ pub(crate) struct Counters {
     pub(crate) sync_ns: AtomicU64,
     pub(crate) sync_ns_max: AtomicU64,
     pub(crate) sync_histogram: [AtomicU64; 16],
+    pub(crate) size_histogram: [AtomicU64; 16],
     pub(crate) journal_used_bytes: AtomicU64,
     pub(crate) journal_size_bytes: AtomicU64,
     pub(crate) ring_waits: AtomicU64,
@@ -95,6 +100,14 @@ impl Counters {
         // Bucket i holds syncs of at most 64 us << i.
         let bucket = (0..15).find(|i| ns <= 64_000u64 << i).unwrap_or(15);
         self.sync_histogram[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A cycle ended that committed so many bytes of batches.
+    pub(crate) fn note_committed(&self, bytes: usize) {
+        self.committed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        // Bucket i holds cycles of at most 1 KiB << i.
+        let bucket = (0..15).find(|i| bytes <= 1024 << i).unwrap_or(15);
+        self.size_histogram[bucket].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -126,6 +139,7 @@ impl Shared {
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
             indexes: Mutex::default(),
+            damage: Mutex::default(),
         }
     }
 
@@ -173,6 +187,21 @@ impl Shared {
 
     pub(crate) fn notify(&self) {
         self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// A reader met damage: says so once per place, and keeps it for [`crate::LogStats`].
+    pub(crate) fn note_damage(&self, file: &str, byte: u64, detail: impl std::fmt::Display) {
+        let mut damage = self.damage.lock();
+        if damage.len() >= DAMAGE_MAX || damage.contains_key(&(file.to_owned(), byte)) {
+            return;
+        }
+        tracing::error!("{detail}");
+        damage.insert((file.to_owned(), byte), detail.to_string());
+    }
+
+    /// The damage that readers met, a sentence each.
+    pub(crate) fn damage(&self) -> Vec<String> {
+        self.damage.lock().values().cloned().collect()
     }
 
     /// Remembers that a sealed segment's index is in memory; the one loaded longest ago gives way.

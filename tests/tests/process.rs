@@ -101,6 +101,8 @@ fn a_damaged_segment_is_reported_and_neither_served_nor_touched() {
         Some(node.log()).filter(|log| log.contains("damaged"))
     });
     assert!(log.contains("00000000000000000000.log"), "the report names the file: {log}");
+    let (_, health) = node.get("/health").expect("it answers");
+    assert!(health.contains("damaged batch"), "so does its health: {health}");
     // What lies behind the damage is served, and new messages are taken.
     let mut kcat = Command::new("kcat");
     kcat.args(["-C", "-e", "-q", "-p", "0", "-o", "5", "-f", "%s\n", "-t", "mqtt"]);
@@ -220,4 +222,22 @@ fn a_wrong_config_names_line_key_and_choices_and_makes_nothing() {
         }
         assert!(!node.data_dir().exists(), "nothing is made before the config is valid");
     }
+}
+
+#[test]
+fn every_metric_is_in_the_table_and_the_table_has_no_other() {
+    let uplink = "[site]\nname = \"s\"\n\n[[uplink]]\nname = \"dc\"\nbootstrap = [\"127.0.0.1:1\"]\n\
+                  topics = [{ from = \"mqtt\" }]\n";
+    let node = Node::start("metrics", uplink);
+    // A message, so that everything that appears with the first one is there.
+    assert!(publish(&node, "a/b", "x"));
+    assert_eq!(consume(&node, "mqtt").0, ["x"]);
+    let (_, text) = node.get("/metrics").expect("it answers");
+    let served: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let table =
+        std::fs::read_to_string(tools::repository().join("METRICS.md")).expect("METRICS.md");
+    let listed: BTreeSet<_> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(served, listed);
 }

@@ -84,6 +84,7 @@ pub(super) fn judge(parts: &Parts, progress: &Progress) -> Judged {
     if stats.disk_full {
         reasons.push("the disk is full: publishers are refused".to_owned());
     }
+    reasons.extend(stats.damage.iter().cloned());
     let waiting = Duration::from_nanos(stats.oldest_uncommitted_ns);
     if waiting > COMMIT_STALLED {
         reasons

@@ -184,6 +184,20 @@ fn log(page: &mut Page, stats: &LogStats) {
         stats.sync_histogram.iter().enumerate().map(|(i, n)| (bound(i), *n)),
         stats.sync_ns as f64 / 1e9,
     );
+    // Bucket i holds commits of at most 1 KiB << i.
+    let bound = |i: usize| (i < last).then(|| (1024_u64 << i) as f64);
+    page.histogram(
+        "headwater_log_commit_bytes",
+        "Bytes of record batches per commit.",
+        stats.size_histogram.iter().enumerate().map(|(i, n)| (bound(i), *n)),
+        stats.committed_bytes as f64,
+    );
+    page.single(
+        "headwater_log_damaged_places",
+        Kind::Gauge,
+        "Damaged places in segments that readers met since the start; /health names them.",
+        stats.damage.len() as f64,
+    );
 }
 
 fn bridge(page: &mut Page, parts: &Parts) {

@@ -154,13 +154,11 @@ impl Partition {
             let state = self.state.lock();
             state.tail.front().map(|b| b.base).filter(|base| *base > first)
         });
-        ReadError::Damaged {
-            file: path(&self.folder, segment.base(), "log").display().to_string(),
-            byte: damage.byte,
-            reason: damage.reason,
-            first,
-            next_good,
-        }
+        let file = path(&self.folder, segment.base(), "log").display().to_string();
+        let (byte, reason) = (damage.byte, damage.reason);
+        let error = ReadError::Damaged { file: file.clone(), byte, reason, first, next_good };
+        self.shared.note_damage(&file, byte, &error);
+        error
     }
 
     /// Whether a read from this offset is served from memory (no disk access).

@@ -316,12 +316,11 @@ impl World {
         let node = self.find(from)?;
         let (from_dir, from_name) = self.place(from)?;
         let (to_dir, to_name) = self.place(to)?;
-        if let Some(there) = self.dir(to_dir)?.now.get(&to_name) {
-            if let Ok(dir) = self.dir(*there)
-                && !dir.now.is_empty()
-            {
-                return Err(io::Error::from_raw_os_error(ENOTEMPTY));
-            }
+        if let Some(there) = self.dir(to_dir)?.now.get(&to_name)
+            && let Ok(dir) = self.dir(*there)
+            && !dir.now.is_empty()
+        {
+            return Err(io::Error::from_raw_os_error(ENOTEMPTY));
         }
         self.count_simple_change(|| format!("rename {} to {}", from.display(), to.display()))?;
         self.change_names(vec![(from_dir, from_name, None), (to_dir, to_name, Some(node))]);
