@@ -247,3 +247,6 @@ fn scan(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
