@@ -246,10 +246,10 @@ impl Start {
         self.put_deleted_aside(&before, &metadata.state)?;
         let shared = self.shared();
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
-        for (handle, offset) in &self.log_starts {
-            if let Some(partition) = partitions.get(handle) {
-                partition.drop_removed(*offset).map_err(self.io(partition.folder()))?;
-            }
+        for (handle, partition) in &partitions {
+            let moved = self.log_starts.get(handle).copied().unwrap_or(0);
+            let start = partition.log_start().get().max(moved);
+            partition.drop_removed(start).map_err(self.io(partition.folder()))?;
         }
         self.replay_batches(&partitions)?;
         self.settle(&partitions)?;

@@ -272,8 +272,8 @@ impl Partition {
         Err(why)
     }
 
-    /// Forgets segments below a log start that the journal has and the catalog has not: their files were removed since. The
-    /// last of them may be the one that would be written on.
+    /// Forgets segments below the log start whose files were removed since the checkpoint. The last that the catalog names
+    /// may be one of them.
     pub(crate) fn drop_removed(&self, log_start: i64) -> std::io::Result<()> {
         let mut writer = self.writer.lock();
         let end = self.state.lock().end;
@@ -351,7 +351,7 @@ impl Partition {
         self.state.lock().epochs.last()
     }
 
-    /// Replays a moved log start.
+    /// Replays a moved log start. It never goes back: where a `memory` topic lost its tail to below it, the end moves up to it.
     pub(crate) fn replay_log_start(&self, offset: i64) {
         // A `memory` topic may have lost records that were deleted for good before: their offsets are not given out again.
         if let Some(start) = Offset::new(offset).filter(|start| *start > self.end_offset()) {
