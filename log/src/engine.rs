@@ -23,6 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Bytes of a topic's name in its partitions' folder names: leaves room for a partition number and a handle.
+const FOLDER_TOPIC_BYTES_MAX: usize = 200;
 /// Producer ids taken from the metadata at a time.
 const PRODUCER_IDS_PER_BLOCK: u32 = 1000;
 
@@ -265,8 +267,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Moves a deleted partition's folder aside for good; the upkeep removes what is in it. Recovery counts on this: what
-    /// stands in the folder of a topic that was made again under the name is the new topic's. So if it fails the log ends.
+    /// Moves a deleted partition's folder aside; the upkeep removes what is in it.
     pub(crate) fn put_aside(&self, partition: &Partition) {
         // Whoever is writing or removing files by their names ends first: a topic made again has the same ones.
         let _exclusive = partition.exclusive_files();
@@ -274,14 +275,11 @@ impl Engine {
         let aside = aside(&self.options.dir, partition.handle());
         match self.shared.disk.rename(partition.folder(), &aside) {
             Ok(()) => self.upkeep.lock().sweep(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            // The next start moves it.
             Err(e) => {
-                return self.shared.go_offline(format!("moving {partition:?} aside: {e}"));
+                tracing::warn!(?partition, error = %e, "could not move a deleted topic aside");
             }
-        }
-        self.shared.topics_dirty.store(true, Ordering::Release);
-        if let Err(reason) = self.shared.sync_topics(&self.options.dir.join("topics")) {
-            self.shared.go_offline(reason);
         }
     }
 
@@ -336,6 +334,14 @@ pub(crate) fn identity(
         topic_id: topic.id,
         id: PartitionId::new(i32::try_from(number).unwrap_or(i32::MAX)).unwrap_or_default(),
         handle,
-        folder: dir.join("topics").join(format!("{}-{number}", topic.name)),
+        folder: dir.join("topics").join(folder_name(&topic.name, number, handle)),
     }
+}
+
+/// `<topic>-<partition>.<handle>`: Kafka's name, and what tells a topic from one that had its name before. A crash may leave
+/// both folders, and records of the old one must never be taken for the new one's. A file name has at most 255 bytes, so a
+/// long topic name is cut; the handle is enough.
+fn folder_name(topic: &TopicName, number: usize, handle: u64) -> String {
+    let name = topic.as_str();
+    format!("{}-{number}.{handle:x}", &name[..name.len().min(FOLDER_TOPIC_BYTES_MAX)])
 }

@@ -235,15 +235,14 @@ type ByHandle = HashMap<u64, Arc<Partition>>;
 
 impl Start {
     fn run(mut self, superblock: &Superblock) -> Result<(Engine, Recovery), OpenError> {
-        let before = self.catalog_metadata()?;
-        let mut metadata =
-            Metadata { state: before.clone(), sequence: self.catalog.metadata_sequence };
+        let state = self.catalog_metadata()?;
+        let mut metadata = Metadata { state, sequence: self.catalog.metadata_sequence };
         self.report_gaps();
         self.replay_controls(&mut metadata)?;
         // Nothing is refused from here on; now the directory may be changed.
         self.secure()?;
         let moved = self.check_machine(superblock);
-        self.put_deleted_aside(&before, &metadata.state)?;
+        self.put_deleted_aside(&metadata.state)?;
         let shared = self.shared();
         let (topics, partitions) = self.make_topics(&metadata.state, &shared);
         for (handle, partition) in &partitions {
@@ -392,37 +391,31 @@ impl Start {
         true
     }
 
-    /// Topics that the catalog knew and that are gone: their folders must not be taken for a new topic's.
-    fn put_deleted_aside(
-        &self,
-        before: &MetadataState,
-        after: &MetadataState,
-    ) -> Result<(), OpenError> {
+    /// Moves folders that belong to no partition aside: of deleted topics, and of topics whose making was never synced.
+    fn put_deleted_aside(&self, after: &MetadataState) -> Result<(), OpenError> {
+        // A lost cycle may have made a topic: its folder is kept for whoever looks into the damage.
+        if !self.chain.gaps.is_empty() {
+            return Ok(());
+        }
         let dir = &self.options.dir;
-        let live: BTreeMap<u64, PathBuf> = after
+        let live: BTreeSet<PathBuf> = after
             .topics()
             .flat_map(|t| t.partitions.iter().enumerate().map(move |(n, h)| (t, n, h.get())))
-            .map(|(t, n, handle)| (handle, identity(dir, t, n, handle).folder))
+            .map(|(t, n, handle)| identity(dir, t, n, handle).folder)
             .collect();
-        // A topic made again under the name was made after the old folder was moved aside for good (`put_aside`): a folder
-        // of that name is the new topic's.
-        let taken: BTreeSet<&PathBuf> = live.values().collect();
-        for topic in before.topics() {
-            for (number, handle) in topic.partitions.iter().enumerate() {
-                let folder = identity(dir, topic, number, handle.get()).folder;
-                if live.contains_key(&handle.get()) || taken.contains(&folder) {
-                    continue;
-                }
-                let aside = aside(&self.options.dir, handle.get());
-                if self.disk.list(&aside).is_ok() {
-                    continue;
-                }
-                match self.disk.rename(&folder, &aside) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                        return Err(self.io(&folder)(e));
-                    }
-                    _ => {}
-                }
+        let topics = dir.join("topics");
+        for entry in self.disk.list(&topics).map_err(self.io(&topics))? {
+            let folder = topics.join(&entry.name);
+            if !entry.is_dir || entry.name.ends_with(".deleted") || live.contains(&folder) {
+                continue;
+            }
+            // The handle is the last part of the name, and what the folder is called aside.
+            let handle =
+                entry.name.rsplit('.').next().and_then(|h| u64::from_str_radix(h, 16).ok());
+            let Some(handle) = handle else { continue };
+            // Nothing refers to it: if it cannot be moved now, it can at another start.
+            if let Err(e) = self.disk.rename(&folder, &aside(dir, handle)) {
+                tracing::warn!(folder = %folder.display(), error = %e, "could not move a folder aside");
             }
         }
         Ok(())

@@ -82,7 +82,13 @@ fn a_damaged_segment_is_reported_and_neither_served_nor_touched() {
         assert!(publish(&node, "a/b", &format!("message-{number}")));
     }
     assert!(node.stop().success());
-    let segment = node.data_dir().join("topics/mqtt-0/00000000000000000000.log");
+    // `<topic>-<partition>.<handle>`: Kafka's name, and which life of the topic.
+    let folder = std::fs::read_dir(node.data_dir().join("topics"))
+        .expect("the topics' folders")
+        .map(|entry| entry.expect("readable").path())
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("mqtt-0.")))
+        .expect("the partition's folder");
+    let segment = folder.join("00000000000000000000.log");
     let mut bytes = std::fs::read(&segment).expect("the segment is where Kafka would have it");
     let at =
         bytes.windows(9).position(|window| window == b"message-4").expect("stored as it was sent");

@@ -1,4 +1,4 @@
-//! Segments: Kafka's files of one partition, `topics/<topic>-<partition>/<20 digits>.log` and `.index`.
+//! Segments: Kafka's files of one partition, `topics/<topic>-<partition>.<handle>/<20 digits>.log` and `.index`.
 //!
 //! A `.log` holds whole record batches back to back, exactly as Kafka writes them, so Kafka's own tools read it. An `.index`
 //! holds, per 4 KiB and more of log, the last offset of a batch less the file's base (i32, big-endian) and the byte where that

@@ -186,9 +186,9 @@ fn retention_by_size_never_passes_a_hold_nor_the_checkpoint() {
     log.step_upkeep();
     let start = p.positions().log_start.get();
     assert!((1..=700).contains(&start), "{start}");
-    let first_file = format!("/data/topics/t-0/{start:020}.log");
+    let first_file = format!("/{start:020}.log");
     let logs: Vec<_> = rig.disk.files().into_iter().filter(|f| f.ends_with(".log")).collect();
-    assert_eq!(logs[0], first_file);
+    assert!(logs[0].ends_with(&first_file), "{logs:?}");
     assert!(matches!(
         p.read(o(start - 1), 1, ReadLimit::HighWatermark),
         Err(ReadError::OutOfRange { .. })
