@@ -1,0 +1,206 @@
+//! A scripted life, ended after every single operation, in every way that the disk may end it.
+
+use crate::sim::{End, Sim, Step, settings};
+use headwater_log::disk::fake::{FakeDisk, Fault, Outcome};
+use headwater_log::metadata::{Durability, TopicSettings};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
+/// deletion of records and retention, producers that repeat themselves.
+fn script() -> Vec<Step> {
+    use Step::{
+        Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, Produce, Repeat, Trim,
+        Wait,
+    };
+    let fsync = settings(Durability::Fsync);
+    let memory = settings(Durability::Memory);
+    let limited = TopicSettings { retention_ms: Some(5_000), ..fsync.clone() };
+    let append = |topic, partition, records| Append { topic, partition, records, bytes: 300 };
+    let produce = |topic, partition, records| Produce { topic, partition, records, bytes: 200 };
+    let mut steps = vec![
+        Create { topic: "sensors", partitions: 2, settings: fsync.clone() },
+        append("sensors", 0, 3),
+        Commit,
+        Create { topic: "fast", partitions: 1, settings: memory },
+        append("fast", 0, 4),
+        append("sensors", 1, 2),
+        Commit,
+        produce("sensors", 0, 2),
+        Repeat { topic: "sensors", partition: 0 },
+        Commit,
+        Checkpoint,
+        Create { topic: "again", partitions: 1, settings: fsync.clone() },
+        append("again", 0, 5),
+        Commit,
+    ];
+    // Enough for several segments of 8 KiB and once around the ring of 3 x 32 KiB.
+    for round in 0..20 {
+        steps.extend([
+            append("sensors", 0, 6),
+            Commit,
+            produce("sensors", 1, 5),
+            append("fast", 0, 5),
+            Commit,
+            Wait { ms: 400 },
+            Housekeep,
+        ]);
+        match round {
+            2 => steps.extend([Delete { topic: "again" }, Commit]),
+            4 => steps.extend([
+                Create { topic: "again", partitions: 2, settings: fsync.clone() },
+                append("again", 0, 1),
+                Commit,
+                Housekeep,
+            ]),
+            6 => steps.extend([
+                Trim { topic: "sensors", partition: 0, eighths: 5 },
+                Commit,
+                Housekeep,
+            ]),
+            8 => steps.extend([
+                Alter { topic: "sensors", settings: limited.clone() },
+                Commit,
+                Grow { topic: "sensors", partitions: 3 },
+                append("sensors", 2, 2),
+                Commit,
+            ]),
+            10 => steps.extend([Wait { ms: 20_000 }, Housekeep, Commit, Housekeep]),
+            11 => {
+                steps.extend([Delete { topic: "fast" }, append("sensors", 2, 1), Commit, Housekeep])
+            }
+            12 => steps.push(Checkpoint),
+            _ => {}
+        }
+    }
+    steps.push(append("sensors", 0, 1));
+    steps
+}
+
+/// Runs one case and says which it was if it fails.
+pub(crate) fn case(name: &str, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        eprintln!("failed: {name}");
+        resume_unwind(panic);
+    }
+}
+
+/// Changes that the whole script makes, opening included.
+fn script_changes() -> u64 {
+    let mut sim = Sim::new(1);
+    sim.open().expect("a new directory");
+    sim.run(&script());
+    let stats = sim.log().stats();
+    assert!(stats.offline.is_none(), "{stats:?}");
+    assert!(stats.checkpoints >= 3, "{stats:?}");
+    assert!(stats.journal_bytes > stats.journal_size_bytes, "once around the ring: {stats:?}");
+    assert_eq!(sim.refused, 0);
+    sim.disk.changes()
+}
+
+/// The script up to one operation.
+fn run_to(change: u64) -> Sim {
+    let mut sim = Sim::new(1);
+    sim.disk.stop_after(change);
+    if sim.open().is_ok() {
+        sim.run(&script());
+    }
+    sim
+}
+
+fn shard(shard: u64) {
+    let total = script_changes();
+    let mut inside_recovery = 0;
+    for change in (1..=total).filter(|change| change % 4 == shard) {
+        let sim = run_to(change);
+        let mut ends = vec![(End::Kill, sim.disk.after_kill(), "kill".to_owned())];
+        for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
+            let seed = change * 8 + i as u64;
+            let left = sim.disk.after_crash(outcome, seed);
+            ends.push((End::Power, left, format!("{outcome:?}, seed {seed}")));
+        }
+        for (end, disk, name) in ends {
+            let name = format!("stop after change {change}, {name}");
+            case(&name, || sim.on(copy(&disk)).reopen_and_check(end));
+            // And once more, with a crash at some operation of the recovery.
+            let stop = change % 13;
+            case(&format!("{name}, then after {stop} in recovery"), || {
+                inside_recovery += u64::from(recover_twice(&sim, &disk, end, stop));
+            });
+        }
+    }
+    assert!(inside_recovery > total / 8, "{inside_recovery} crashes inside recovery of {total}");
+}
+
+fn copy(disk: &FakeDisk) -> FakeDisk {
+    disk.after_kill()
+}
+
+fn recover_twice(sim: &Sim, disk: &FakeDisk, end: End, stop: u64) -> bool {
+    let mut first = sim.on(copy(disk));
+    first.disk.stop_after(first.disk.changes() + stop);
+    if first.open().is_ok() {
+        return false;
+    }
+    let left = first.disk.after_crash(Outcome::Chaos, stop);
+    sim.on(left).reopen_and_check(if end == End::Kill { End::Power } else { end });
+    true
+}
+
+#[test]
+fn a_crash_after_every_operation_0() {
+    shard(0);
+}
+
+#[test]
+fn a_crash_after_every_operation_1() {
+    shard(1);
+}
+
+#[test]
+fn a_crash_after_every_operation_2() {
+    shard(2);
+}
+
+#[test]
+fn a_crash_after_every_operation_3() {
+    shard(3);
+}
+
+/// The script with one operation failing, to its end; then a power cut.
+fn with_fault(fault: Fault, change: u64) {
+    let mut sim = Sim::new(change);
+    sim.disk.fail_change(change, fault);
+    if let Err(error) = sim.open() {
+        assert!(sim.disk.has_failed(), "{error}");
+        sim = sim.on(sim.disk.after_kill());
+        sim.open().expect("opens when the fault is gone");
+    }
+    sim.run(&script());
+    for outcome in [Outcome::DropAll, Outcome::KeepAll, Outcome::Chaos] {
+        sim.on(sim.disk.after_crash(outcome, change)).reopen_and_check(End::Power);
+    }
+    // A failed sync may lose what the kernel had, as a power cut does.
+    sim.on(sim.disk.after_kill()).reopen_and_check(End::Power);
+}
+
+fn every_operation_fails(fault: Fault) {
+    for change in 1..=script_changes() {
+        let name = format!("change {change} fails with {fault:?}");
+        case(&name, || with_fault(fault, change));
+    }
+}
+
+#[test]
+fn every_operation_fails_with_eio() {
+    every_operation_fails(Fault::Eio);
+}
+
+#[test]
+fn every_operation_fails_with_enospc() {
+    every_operation_fails(Fault::Enospc);
+}
+
+#[test]
+fn every_operation_ends_short() {
+    every_operation_fails(Fault::Short);
+}

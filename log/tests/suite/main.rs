@@ -1,0 +1,15 @@
+//! The log on a disk that forgets: crashes at every operation, faults at every operation, damage, versions.
+//!
+//! `sim` drives a log step by step against the ledger of `model`; `verify` says what must hold after a
+//! restart. A failing case prints the line that plays it again.
+
+mod crash;
+mod damage;
+mod directory;
+mod model;
+mod random;
+mod sim;
+mod verify;
+
+/// All topics of the scripts.
+const TOPICS: [&str; 6] = ["sensors", "fast", "again", "small", "wide", "old"];

@@ -1,0 +1,113 @@
+//! Random lives: random steps, faults and ends, from a seed. `HEADWATER_SEEDS=N` runs more of them,
+//! `HEADWATER_SEED=S` exactly one.
+
+use crate::TOPICS;
+use crate::crash::case;
+use crate::sim::{End, Random, Sim, Step, settings};
+use headwater_log::disk::fake::{Fault, Outcome};
+use headwater_log::metadata::{Durability, TopicSettings};
+
+const SEEDS: u64 = 300;
+
+#[test]
+fn random_lives() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds = match number("HEADWATER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("HEADWATER_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let replay =
+            format!("HEADWATER_SEED={seed} cargo test -p headwater-log --test suite random_lives");
+        case(&replay, || lives(seed));
+    }
+}
+
+fn lives(seed: u64) {
+    let mut random = Random(seed);
+    let mut sim = Sim::new(seed);
+    sim.options.journal_files = 2 + random.below(3) as u32;
+    let mut end = End::Kill;
+    for _ in 0..1 + random.below(4) {
+        let base = sim.disk.changes();
+        let mut stop = u64::MAX;
+        match random.below(4) {
+            0 => stop = base + 1 + random.below(300),
+            1 => {
+                let fault = [Fault::Eio, Fault::Enospc, Fault::Short][random.below(3) as usize];
+                sim.disk.fail_change(base + 1 + random.below(300), fault);
+            }
+            _ => {}
+        }
+        sim.disk.stop_after(stop);
+        let opened = sim.open();
+        if opened.is_ok() {
+            // A stop in the middle of the check would only stop the check.
+            sim.disk.stop_after(u64::MAX);
+            sim.check(end);
+            end = End::Kill;
+            sim.disk.stop_after(stop.max(sim.disk.changes()));
+            for _ in 0..10 + random.below(70) {
+                if sim.disk.is_stopped() {
+                    break;
+                }
+                let step = step(&mut random, &sim);
+                sim.step(&step);
+            }
+        } else {
+            let reason = sim.disk.is_stopped() || sim.disk.has_failed();
+            assert!(reason, "no reason not to open: {opened:?}");
+        }
+        // A failed sync may lose what the kernel had, as a power cut does.
+        if sim.disk.has_failed() {
+            end = End::Power;
+        }
+        let disk = if random.below(3) == 0 {
+            sim.disk.after_kill()
+        } else {
+            end = End::Power;
+            let outcome = Outcome::ALL[random.below(5) as usize];
+            sim.disk.after_crash(outcome, random.next())
+        };
+        sim = sim.on(disk);
+    }
+    sim.reopen_and_check(end);
+}
+
+fn any_settings(random: &mut Random) -> TopicSettings {
+    let durability = if random.below(3) == 0 { Durability::Memory } else { Durability::Fsync };
+    TopicSettings {
+        retention_ms: (random.below(4) == 0).then_some(3_000),
+        retention_bytes: (random.below(4) == 0).then_some(12_000),
+        segment_bytes: [4 << 10, 8 << 10, 64 << 10][random.below(3) as usize],
+        segment_ms: [2_000, 3_600_000][random.below(2) as usize],
+        ..settings(durability)
+    }
+}
+
+fn step(random: &mut Random, sim: &Sim) -> Step {
+    let topic = TOPICS[random.below(TOPICS.len() as u64) as usize];
+    let Some(model) = sim.model.topics.get(topic) else {
+        // Settings keep their durability for life: changing it is the log's own issue.
+        let partitions = 1 + random.below(3) as u32;
+        return Step::Create { topic, partitions, settings: any_settings(random) };
+    };
+    let count = model.partitions.len();
+    let partition = random.below(count as u64) as usize;
+    let durability = model.settings[0].durability;
+    let records = 1 + random.below(6) as usize;
+    let bytes = random.below(500) as usize;
+    match random.below(40) {
+        0 => Step::Delete { topic },
+        1 if count < 5 => Step::Grow { topic, partitions: count as u32 + 1 },
+        2 => Step::Alter { topic, settings: TopicSettings { durability, ..any_settings(random) } },
+        3 | 4 => Step::Trim { topic, partition, eighths: random.below(9) as u32 },
+        5 | 6 => Step::Repeat { topic, partition },
+        7 => Step::Checkpoint,
+        8..=10 => Step::Wait { ms: random.below(3_000) as u32 },
+        11..=13 => Step::Housekeep,
+        14..=19 => Step::Produce { topic, partition, records, bytes },
+        20..=29 => Step::Append { topic, partition, records, bytes },
+        _ => Step::Commit,
+    }
+}

@@ -1,0 +1,199 @@
+//! What must be so after a restart, whatever happened before it.
+
+use crate::model::{Entry, PartitionModel, TopicModel};
+use crate::sim::{End, Sim, Step, client_batch, read_all};
+use headwater_log::metadata::Durability;
+use headwater_log::{LeaderEpoch, Offset, Partition, Topic};
+
+impl Sim {
+    /// Opens the log after a crash and checks it against the account; then goes on with it for a while.
+    /// Afterwards the account is what was found.
+    pub(crate) fn reopen_and_check(&mut self, end: End) {
+        let recovery = self.open().expect("the log opens again");
+        assert!(!recovery.created || self.model.topics.values().all(|topic| !topic.created));
+        self.check(end);
+        self.go_on();
+    }
+
+    /// Checks an opened log against the account.
+    pub(crate) fn check(&mut self, end: End) {
+        self.settle_metadata();
+        let log = self.log().clone();
+        let mut epoch = self.model.epoch;
+        for (name, model) in &mut self.model.topics {
+            let topic = log.topic(name).expect("settled above");
+            check_topic(&topic, model, end, self.model.epoch, &mut epoch);
+        }
+        self.model.epoch = epoch;
+    }
+
+    /// Decides which changes of metadata, not acknowledged before the crash, have happened.
+    fn settle_metadata(&mut self) {
+        let log = self.log().clone();
+        let model = &mut self.model;
+        // What of them happened is seen below; what did not is forgotten.
+        model.pending.clear();
+        let mut gone = vec![];
+        for (name, topic) in &model.topics {
+            if log.topic(name).is_none_or(|there| there.id() != topic.id) {
+                assert!(!topic.created, "{name} was created for good and is gone");
+                gone.push(name.clone());
+            }
+        }
+        for name in gone {
+            model.topics.remove(&name);
+        }
+        for (name, topic, deleted) in std::mem::take(&mut model.graves) {
+            if log.topic(&name).is_some_and(|there| there.id() == topic.id) {
+                assert!(!deleted, "{name} was deleted for good and is back");
+                model.topics.insert(name, topic);
+            } else {
+                model.graves.push((name, topic, true));
+            }
+        }
+        for there in log.topics() {
+            let name = there.name().as_str();
+            assert!(
+                there.name().is_internal() || model.topics.contains_key(name),
+                "{name} came from nowhere"
+            );
+        }
+        for (name, topic) in &mut model.topics {
+            let there = log.topic(name).expect("settled above");
+            topic.created = true;
+            assert!(topic.settings.contains(there.settings()), "{name}: {:?}", there.settings());
+            topic.settings = vec![there.settings().clone()];
+            let count = there.partitions().len();
+            assert!(count <= topic.partitions.len(), "{name} has {count} partitions");
+            for lost in topic.partitions.drain(count..) {
+                assert!(!lost.created, "{name} lost a partition");
+            }
+            topic.partitions.iter_mut().for_each(|partition| partition.created = true);
+        }
+    }
+
+    /// Uses the log after a restart: repeats are known, new records follow on, everything is read.
+    fn go_on(&mut self) {
+        let partitions: Vec<(&'static str, usize)> = self
+            .model
+            .topics
+            .iter()
+            .flat_map(|(name, topic)| (0..topic.partitions.len()).map(|i| (leak(name), i)))
+            .collect();
+        for &(topic, partition) in &partitions {
+            let target = self.partition(topic, partition).expect("checked");
+            let start = target.positions().log_start.get();
+            if let Some(sent) = self.part(topic, partition).last_sent().cloned()
+                && sent.base >= start
+            {
+                let batch = client_batch(sent.producer_id, sent.sequence, &sent.values);
+                let again = target.append_batch(batch).expect("a repeat");
+                assert!(again.duplicate, "{topic}-{partition}: {sent:?} was stored again");
+                assert_eq!(again.base.offset.get(), sent.base);
+            }
+            self.step(&Step::Produce { topic, partition, records: 2, bytes: 40 });
+            self.step(&Step::Append { topic, partition, records: 1, bytes: 40 });
+        }
+        self.step(&Step::Commit);
+        for (topic, partition) in partitions {
+            let target = self.partition(topic, partition).expect("checked");
+            if self.disk_is_well() {
+                let model = self.part(topic, partition);
+                assert_eq!(model.shown_end, model.end, "{topic}-{partition} commits again");
+                let (start, end) = (target.positions().log_start.get(), model.end);
+                check_records(&target, model, start, end);
+            }
+        }
+    }
+
+    fn disk_is_well(&self) -> bool {
+        let stats = self.log().stats();
+        stats.offline.is_none() && !stats.disk_full && !self.disk.is_stopped()
+    }
+}
+
+fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32, epoch: &mut i32) {
+    for (partition, model) in topic.partitions().iter().zip(&mut model.partitions) {
+        let name = format!("{}-{}", topic.name(), partition.id());
+        let p = partition.positions();
+        let owed = match (partition.durability(), end) {
+            (Durability::Fsync, _) => model.acked_end.max(model.shown_end),
+            (Durability::Memory, End::Kill) => model.shown_end.max(model.acked_end),
+            (Durability::Memory, End::Power) => model.acked_end,
+        };
+        assert!(p.log_end.get() >= owed, "{name}: {owed} was owed after {end:?}, {p:?} is there");
+        assert!(p.log_end.get() <= model.history.len() as i64, "{name}: {p:?} is too much");
+        assert!(
+            p.log_start.get() >= model.start_acked,
+            "{name}: {p:?}, start {}",
+            model.start_acked
+        );
+        assert!(p.log_start.get() <= model.start_max, "{name}: {p:?}, start {}", model.start_max);
+        assert_eq!(
+            (p.high_watermark, p.synced, p.written),
+            (p.log_end, p.log_end, p.log_end),
+            "{name}"
+        );
+        assert!(p.epoch.get() > last_epoch, "{name}: epoch {} after {last_epoch}", p.epoch);
+        *epoch = (*epoch).max(p.epoch.get());
+        let (start, end) = (p.log_start.get(), p.log_end.get());
+        let found = check_records(partition, model, start, end);
+        check_epochs(partition, &found);
+        model.restart(&found, start, end);
+    }
+}
+
+/// Everything from `start` to `end` is there, without a gap, and is what was appended.
+fn check_records(
+    partition: &Partition,
+    model: &PartitionModel,
+    start: i64,
+    end: i64,
+) -> Vec<(i64, Entry)> {
+    let name = format!("{}-{}", partition.topic(), partition.id());
+    let found = read_all(partition);
+    let offsets: Vec<i64> = found.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, (start..end).collect::<Vec<_>>(), "{name}: offsets");
+    for (offset, entry) in &found {
+        let candidates = &model.history[*offset as usize];
+        let known = if *offset < model.acked_end {
+            candidates.last() == Some(entry)
+        } else {
+            candidates.contains(entry)
+        };
+        assert!(known, "{name}: offset {offset} holds {}, not {}", show(entry), shows(candidates));
+    }
+    found
+}
+
+/// Epochs rise with offsets, and the log can say where each ends (KIP-101).
+fn check_epochs(partition: &Partition, found: &[(i64, Entry)]) {
+    let name = format!("{}-{}", partition.topic(), partition.id());
+    for pair in found.windows(2) {
+        let ((_, a), (offset, b)) = (&pair[0], &pair[1]);
+        assert!(a.epoch <= b.epoch, "{name}: epoch {} after {} at {offset}", b.epoch, a.epoch);
+        if a.epoch < b.epoch {
+            let epoch = LeaderEpoch::new(a.epoch).expect("not negative");
+            let wanted = Some((epoch, Offset::new(*offset).expect("not negative")));
+            assert_eq!(partition.end_of_epoch(epoch), wanted, "{name}");
+        }
+    }
+    for (offset, entry) in found {
+        let epoch = partition.epoch_of(Offset::new(*offset).expect("not negative"));
+        assert_eq!(epoch.map(LeaderEpoch::get), Some(entry.epoch), "{name} at {offset}");
+    }
+}
+
+fn show(entry: &Entry) -> String {
+    let text = String::from_utf8_lossy(&entry.value);
+    format!("{} (epoch {})", text.split('|').next().unwrap_or_default(), entry.epoch)
+}
+
+fn shows(entries: &[Entry]) -> String {
+    entries.iter().map(show).collect::<Vec<_>>().join(" or ")
+}
+
+/// Topic names in steps are static; the few of a test may live for ever.
+fn leak(name: &str) -> &'static str {
+    crate::TOPICS.iter().find(|known| **known == name).expect("a topic of the tests")
+}
