@@ -14,7 +14,6 @@ use crate::streams::{self, Since, Streams, number};
 use crate::ticket::Ticket;
 use crate::topics::{self, TopicMaker, TopicsError};
 use headwater_config::Config;
-use headwater_log::metadata::TopicSettings;
 use headwater_log::{Log, Partition};
 use headwater_mqtt::codec::Publish;
 use headwater_mqtt::{Message, Outcome, Publisher, ReadFailure, Settled, Store, StreamId};
@@ -118,12 +117,6 @@ impl Bridge {
     /// Moves when the routes change.
     pub(crate) fn routes_version(&self) -> u64 {
         self.routes_version.load(Ordering::Acquire)
-    }
-
-    /// Partitions and settings of a topic of this name, when a client makes it now.
-    #[must_use]
-    pub fn settings_for(&self, topic: &str) -> (u32, TopicSettings) {
-        topics::settings_for(self.router().config(), topic)
     }
 
     /// The log below.

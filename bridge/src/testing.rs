@@ -95,7 +95,6 @@ pub(crate) fn uplink(name: &str, from: &str) -> Uplink {
         topics: vec![UplinkTopic {
             from: Glob::new(from).unwrap(),
             to: Template::for_uplink("{site}.{topic}", Some(SITE)).unwrap(),
-            lane: "live".into(),
         }],
         replication_factor: None,
         backoff: (Duration::from_millis(1), Duration::from_millis(1)),

@@ -285,8 +285,6 @@ pub struct UplinkTopic {
     pub from: Glob,
     /// Template of the name in the centre.
     pub to: Template,
-    /// Lane; `live` is the one there is.
-    pub lane: String,
 }
 
 /// `[limits]`: the named maxima (invariant 8).

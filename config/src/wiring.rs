@@ -111,7 +111,7 @@ fn uplink_topics(v: &Values, config: &Config, problems: &mut Problems) -> Vec<Up
         });
         let (Some(from), Some(to)) = (from, to) else { continue };
         target_is_legal(t, &from, &to, &all, problems);
-        all.push(UplinkTopic { from, to, lane: t.text("lane").unwrap_or("live").to_owned() });
+        all.push(UplinkTopic { from, to });
     }
     all
 }

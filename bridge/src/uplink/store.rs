@@ -9,6 +9,7 @@
 
 use super::checkpoint::{Checkpoint, CheckpointError, Key};
 use crate::partitioner;
+use crate::topics::INTERNAL_PARTITIONS;
 use headwater_log::batch;
 use headwater_log::metadata::{Durability, Refusal, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
@@ -21,8 +22,6 @@ use std::sync::Arc;
 
 /// The internal topic.
 const TOPIC: &str = "__headwater_uplinks";
-/// Fixed for every internal topic.
-const PARTITIONS: u32 = 16;
 /// Bytes appended after which the live keys are written again.
 const SNAPSHOT_BYTES: u64 = 4 << 20;
 const READ_BYTES: usize = 1 << 20;
@@ -91,7 +90,7 @@ impl Store {
             None => {
                 let illegal = || Refusal::IllegalName(TOPIC.to_owned());
                 let name = TopicName::new(TOPIC).ok_or_else(illegal)?;
-                log.create_topic(&name, PARTITIONS, settings())?.0
+                log.create_topic(&name, INTERNAL_PARTITIONS, settings())?.0
             }
         };
         let mut live = BTreeMap::new();
@@ -159,7 +158,7 @@ impl Store {
         let timestamp_ms = self.log.clock().wall_ms();
         let mut by_partition: BTreeMap<usize, Vec<RecordParts<'_>>> = BTreeMap::new();
         for (key, value) in &self.live {
-            let index = partitioner::partition(key, PARTITIONS) as usize;
+            let index = partitioner::partition(key, INTERNAL_PARTITIONS) as usize;
             by_partition.entry(index).or_default().push(RecordParts {
                 timestamp_ms,
                 key: Some(key),

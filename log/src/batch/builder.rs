@@ -39,14 +39,6 @@ pub struct Seal {
     pub base_sequence: i32,
 }
 
-/// A point in an open batch to go back to: an append of several records is taken whole or not at all.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark {
-    bytes: usize,
-    records: u32,
-    max_timestamp: i64,
-}
-
 impl BatchBuilder {
     /// An empty batch; takes memory with its first record.
     #[must_use]
@@ -114,19 +106,6 @@ impl BatchBuilder {
         let delta = self.records;
         self.records += 1;
         Some(delta)
-    }
-
-    /// Where the batch stands now.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark { bytes: self.buffer.len(), records: self.records, max_timestamp: self.max_timestamp }
-    }
-
-    /// Takes back what was pushed since `mark`, which must be of this batch and since its last seal.
-    pub fn rewind(&mut self, mark: Mark) {
-        self.buffer.truncate(mark.bytes);
-        self.records = mark.records;
-        self.max_timestamp = mark.max_timestamp;
     }
 
     /// Fills in header and CRC, hands the batch out and starts an empty one. `None` when there is no record.

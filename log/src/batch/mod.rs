@@ -26,7 +26,7 @@ mod records;
 mod tests;
 pub(crate) mod varint;
 
-pub use builder::{BatchBuilder, Mark, Seal};
+pub use builder::{BatchBuilder, Seal};
 pub use records::{Records, records};
 
 use crate::{LeaderEpoch, Offset};

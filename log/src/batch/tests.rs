@@ -1,3 +1,5 @@
+//! Batches: what is built is read back; what is damaged or hostile is refused.
+
 use super::*;
 use crate::record::{Headers, Record, RecordParts};
 use bytes::Bytes;
@@ -233,23 +235,6 @@ fn compressed_batches_are_left_alone() {
     let mut batch = one_batch().to_vec();
     batch[22] = 4;
     assert_eq!(records(&Bytes::from(batch)).unwrap_err(), BatchError::Compressed(4));
-}
-
-#[test]
-fn an_append_of_several_is_taken_back_whole() {
-    let mut builder = BatchBuilder::new();
-    let record =
-        RecordParts { timestamp_ms: 5, key: None, value: Some(b"a"), headers: Headers::EMPTY };
-    let empty = builder.mark();
-    builder.push(&record, 1_000).unwrap();
-    builder.rewind(empty);
-    assert!(builder.seal(SEAL).is_none());
-    builder.push(&record, 1_000).unwrap();
-    let one = builder.mark();
-    builder.push(&RecordParts { timestamp_ms: 90, ..record }, 1_000).unwrap();
-    builder.rewind(one);
-    let header = verify(&builder.seal(SEAL).unwrap()).unwrap();
-    assert_eq!((header.record_count, header.max_timestamp), (1, 5));
 }
 
 fn any_record() -> impl Strategy<Value = (Record, Headers)> {

@@ -106,11 +106,6 @@ impl Decoder {
         self.version = Some(version);
     }
 
-    /// The limit on whole packets, fixed header included. (Small before authentication.)
-    pub const fn set_packet_bytes_max(&mut self, packet_bytes_max: u32) {
-        self.packet_bytes_max = packet_bytes_max;
-    }
-
     /// The version, once known.
     #[must_use]
     pub const fn version(&self) -> Option<Version> {

@@ -125,15 +125,6 @@ impl FrameReader {
         Ok(&self.buffer[LENGTH_BYTES..end])
     }
 
-    /// Whether a whole frame is buffered, so that the next read will not wait.
-    ///
-    /// A length that is not allowed counts as whole: reading it answers its error at once.
-    #[must_use]
-    pub fn has_frame(&self) -> bool {
-        self.buffer.len() >= LENGTH_BYTES
-            && self.announced().map_or(true, |length| self.buffer.len() >= LENGTH_BYTES + length)
-    }
-
     fn announced(&self) -> Result<usize, FrameError> {
         let mut front = [0; LENGTH_BYTES];
         front.copy_from_slice(&self.buffer[..LENGTH_BYTES]);
@@ -206,7 +197,6 @@ mod tests {
             let mut reader = FrameReader::new(3);
             let found = run(reader.frame(&mut &front[..]));
             assert!(matches!(found, Err(FrameError::Length { limit_bytes: 3, .. })));
-            assert!(reader.has_frame());
             assert!(reader.buffer.capacity() <= 2 * GROW_BYTES_MIN);
         }
     }
