@@ -1,7 +1,7 @@
 //! The log of a node, as the rest of the process sees it.
 //!
-//! Invariant: everything here may be called from any thread at any time; nothing but `open`, `close`, `next_producer_id` and the
-//! steps waits for a disk.
+//! Invariant: everything here may be called from any thread at any time; nothing but `open`, `close`, `next_producer_id`
+//! and the steps waits for a disk.
 //! Neighbours: `engine` does the work, `recovery` opens, `threads` runs.
 
 use crate::clock::Clock;
@@ -57,8 +57,8 @@ pub struct Recovery {
     pub bytes_replayed: u64,
     /// Findings that need a person, one sentence each: damage, lost ranges, a copied directory.
     pub findings: Vec<String>,
-    /// The directory was last used on another machine: it was moved, or copied. An uplink must take new producer ids at its
-    /// centre, so that a copy never passes for its twin.
+    /// The directory was last used on another machine: it was moved, or copied. The ids that this log gives to producers
+    /// are then others than its twin's; uplinks go on under theirs, so that two copies must never both run.
     pub moved_machine: bool,
     /// How long it took.
     pub took: Duration,
