@@ -1,4 +1,4 @@
-//! The ledger of what was dropped: cause, topic, range, count, time (design invariant 8).
+//! The ledger of what was dropped: cause, topic, range, count, time (ARCHITECTURE.md, invariant 8).
 //!
 //! Invariant: whatever is dropped is counted for ever (per cause) and listed in the log's topic `__headwater_ledger`,
 //! aggregated, in bounded memory: entries wait here for the next flush, about a second; while the log takes nothing (a

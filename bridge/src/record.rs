@@ -1,4 +1,5 @@
-//! Step 6: a PUBLISH becomes a record, and a record a message again (contracts.md, "A stored MQTT message").
+//! Step 6: a PUBLISH becomes a record, and a record a message again (ARCHITECTURE.md, "A stored
+//! MQTT message").
 //!
 //! Step 6 of the life of a PUBLISH; from [`crate::route`]; to the log's append. Invariant: nothing a device sent is lost
 //! or altered on the way through the log, and a record describes itself: reading it back needs no route. Only a batch

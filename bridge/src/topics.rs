@@ -1,8 +1,8 @@
 //! Topics: the config's settings as the log's, applied at start, and made when a route first needs one.
 //!
-//! Invariant: removing a topic from the config never deletes it, and a start never takes partitions away
-//! (contracts.md). Neighbours: [`crate::ingress`] asks [`TopicMaker::ensure`] on a message's way in; the Kafka door asks
-//! [`settings_for`] when a client makes a topic.
+//! Invariant: removing a topic from the config never deletes it, and a start never takes partitions away.
+//! Neighbours: [`crate::ingress`] asks [`TopicMaker::ensure`] on a message's way in; the process makes the topics that
+//! Kafka clients ask for by the same `[[topic]]` rules.
 
 use crate::route::{Fallback, Router, default_topic};
 use headwater_config::Config;
@@ -11,7 +11,7 @@ use headwater_log::{Log, Topic, TopicName};
 use parking_lot::Mutex;
 use std::time::Duration;
 
-/// Partitions of every internal topic, for ever (design invariant 3).
+/// Partitions of every internal topic, for ever.
 pub const INTERNAL_PARTITIONS: u32 = 16;
 
 /// What was dropped: see [`crate::ledger`].

@@ -1,6 +1,6 @@
 //! Globs over topic names: `*` for any run of characters, `?` for one. `[[topic]] name` and an uplink's `from`.
 //!
-//! Pure. Neighbours: [`crate::settings`]. Internal topics (`__headwater_*`) are never matched (contracts.md).
+//! Pure. Neighbours: [`crate::settings`]. Internal topics (`__headwater_*`) are never matched.
 
 use std::fmt;
 

@@ -261,7 +261,7 @@ impl DiskFile for SystemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // No loop over EINTR: a failed sync is never retried (design invariant 10).
+        // No loop over EINTR: a failed sync is never retried (ARCHITECTURE.md, invariant 10).
         self.0.sync_data()
     }
 

@@ -69,7 +69,7 @@ impl fmt::Display for LeaderEpoch {
     }
 }
 
-/// A position that outlives a restart: (epoch, offset) (design invariant 7).
+/// A position that outlives a restart: (epoch, offset) (ARCHITECTURE.md, invariant 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position {
     /// The leader epoch in which the record was appended.

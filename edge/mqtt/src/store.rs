@@ -1,4 +1,4 @@
-//! Step 5: the one trait through which MQTT meets the rest of the process (contracts.md, "The seam").
+//! Step 5: the one trait through which MQTT meets the rest of the process.
 //!
 //! `bridge` implements it, this crate owns it, and nothing in it names Kafka.
 

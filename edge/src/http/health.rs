@@ -1,4 +1,4 @@
-//! Health, judged by the progress of offsets and commits, not by open sockets (design invariant 13).
+//! Health, judged by the progress of offsets and commits, not by open sockets (ARCHITECTURE.md, invariant 13).
 //!
 //! Invariant: a bad answer always has its reason. Neighbours: the background thread calls [`Progress::look`] once a
 //! second; `/health` and `/health/ready` ask here.

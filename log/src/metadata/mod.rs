@@ -1,4 +1,4 @@
-//! Metadata as a log of records: one pure `decide`, one pure `apply` (design invariant 12).
+//! Metadata as a log of records: one pure `decide`, one pure `apply` (ARCHITECTURE.md, invariant 12).
 //!
 //! A command is decided against the state into records; the records are journalled, then applied.
 //! Only records are stored, since two versions might decide one command differently. Invariant: what
@@ -15,7 +15,7 @@ pub use decide::{Command, Limits, decide};
 pub use encoding::{MetadataError, decode_all, encode_all};
 pub use state::{ApplyError, MetadataRecord, MetadataState, PartitionHandle, TopicMetadata};
 
-/// When a topic's high watermark moves (contracts.md, Acknowledgements).
+/// When a topic's high watermark moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// Written to the kernel; synced every `memory_sync`; bypasses the journal.

@@ -1,3 +1,5 @@
+//! Metadata: what is decided can be applied, what is encoded is decoded, a snapshot replays to an equal state.
+
 use super::*;
 use crate::{LeaderEpoch, TopicId, TopicName};
 use proptest::prelude::*;

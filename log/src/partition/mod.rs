@@ -109,7 +109,7 @@ pub struct Positions {
     pub epoch: LeaderEpoch,
 }
 
-/// What a reader may see (design invariant 2).
+/// What a reader may see (ARCHITECTURE.md, invariant 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadLimit {
     /// Kafka's read_uncommitted.

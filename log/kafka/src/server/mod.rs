@@ -13,7 +13,7 @@
 //! at a time over all connections; the runtime needs time and I/O enabled.
 //!
 //! # Invariants
-//! - A response to a Produce request leaves only after its ack point is passed (design invariant 1),
+//! - A response to a Produce request leaves only after its ack point is passed (ARCHITECTURE.md, invariant 1),
 //!   and responses leave in the order of the requests of a connection.
 //! - Every buffer is bounded by [`DoorSettings`]. Bytes from the network can end their own
 //!   connection, never panic and never allocate by a length that was not checked.

@@ -1,3 +1,5 @@
+//! The fake disk keeps to its word: what was synced survives, what was not may not, faults come when asked for.
+
 use super::*;
 use crate::disk::read_full_at;
 use std::collections::BTreeSet;
