@@ -123,6 +123,7 @@ fn is_test(path: &Path) -> bool {
         || path.contains("/tests/")
         || path.contains("/benches/")
         || path.ends_with("tests.rs")
+        || path.ends_with("/testing.rs")
 }
 
 /// The code of a file without its `#[cfg(test)]` module at the end.
