@@ -222,7 +222,11 @@ impl Committer {
         let shared = &engine.shared;
         let say = |what| move |e: std::io::Error| format!("{what} the journal: {e}");
         let size = self.cycle.size_bytes();
-        while self.journal.make_room(size).map_err(say("making room in"))? == Room::Full {
+        loop {
+            let room = self.journal.make_room(size).map_err(say("making room in"))?;
+            if room == Room::Ready {
+                break;
+            }
             shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
             let before = self.journal.used_bytes();
             match engine.checkpoint(false) {
@@ -230,11 +234,14 @@ impl Committer {
                 Err(CheckpointError::Full) => return Ok(false),
                 Err(CheckpointError::Failed(reason)) => return Err(reason),
             }
-            if self.journal.used_bytes() >= before {
-                return Err(format!(
-                    "the journal's files have no room for a cycle of {size} bytes"
-                ));
+            if self.journal.used_bytes() < before {
+                continue;
             }
+            // Nothing more to release. The file that the cycle needs can be made when the disk has room again.
+            if room == Room::DiskFull {
+                return Ok(false);
+            }
+            return Err(format!("the journal's files have no room for a cycle of {size} bytes"));
         }
         let bytes = self.journal.write(&mut self.cycle).map_err(say("writing"))?;
         for taken in &gathered.journalled {

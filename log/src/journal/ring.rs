@@ -119,6 +119,8 @@ pub(crate) enum Room {
     Ready,
     /// Every file holds cycles that a recovery would need: checkpoint first.
     Full,
+    /// As `Full`, and the disk has no room for a file that is missing: a checkpoint may not be enough.
+    DiskFull,
 }
 
 impl Journal {
@@ -151,9 +153,13 @@ impl Journal {
         let next = match next {
             Some(next) => next,
             None => match self.maker.take() {
-                // No room for another file: the ring has to do with those it has.
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(Room::Full),
-                Err(e) => return Err(e),
+                Err(e) => match e.kind() {
+                    // No room for another file: the ring has to do with those it has.
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        return Ok(Room::DiskFull);
+                    }
+                    _ => return Err(e),
+                },
                 Ok(Some(slot)) => {
                     self.slots.push(slot);
                     self.slots.len() - 1

@@ -109,6 +109,42 @@ fn a_full_disk_refuses_loses_nothing_acknowledged_and_goes_on_when_there_is_room
 }
 
 #[test]
+fn a_cycle_that_needs_a_file_the_disk_has_no_room_for_waits_for_room() {
+    let mut rig = Rig::new();
+    rig.options.journal_file_bytes = 64 << 10;
+    let (log, _) = rig.open();
+    topic(&log, "t", 1, settings());
+    log.step_close().unwrap();
+    drop(log);
+    // From now on files are larger than the only one there is.
+    rig.options.journal_file_bytes = 1 << 20;
+    let (log, _) = rig.open();
+    let p = first(&log);
+    let kept = append(&p, "kept");
+    log.step_commit();
+    assert_eq!(p.settled(AckPoint::Synced, kept.last), Settled::Passed);
+    rig.disk.set_capacity(Some(rig.disk.used_bytes() + (512 << 10)));
+    let lost = [big(&p).unwrap(), big(&p).unwrap()];
+    assert!(!log.step_commit(), "who loops over steps must not try again at once");
+    assert_eq!(log.stats().offline, None);
+    for at in &lost {
+        assert_eq!(p.settled(AckPoint::Synced, at.last), Settled::Lost(Loss::DiskFull));
+    }
+    assert_eq!(big(&p), Err(AppendError::DiskFull));
+    rig.disk.set_capacity(None);
+    rig.clock.advance_ms(1001);
+    log.step_upkeep();
+    let again = [big(&p).unwrap(), big(&p).unwrap()];
+    while log.step_commit() {}
+    assert_eq!(p.settled(AckPoint::Synced, again[1].last), Settled::Passed);
+    drop(log);
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    assert_eq!(first(&log).positions().high_watermark.get(), 3);
+}
+
+#[test]
 fn one_full_partition_does_not_stop_the_ring_nor_the_others() {
     let rig = Rig::new();
     let (log, _) = rig.open();
