@@ -60,7 +60,10 @@ impl Entry {
         let start = Position { epoch: source.epoch_of(start).unwrap_or_default(), offset: start };
         let from = checkpoint.as_ref().map_or(start.offset, |c| c.acked.offset);
         let oldest = first_timestamp_ms(&source, from);
-        let mirror = Mirror::new(timing, start, checkpoint, oldest, now);
+        let mut mirror = Mirror::new(timing, start, checkpoint, oldest, now);
+        if let Some(end) = diverged(&source, mirror.acked_position()) {
+            mirror.cut_to(end);
+        }
         hold.advance(mirror.acked());
         hold.checkpoint(mirror.acked());
         Self {
@@ -133,6 +136,14 @@ impl Entry {
             self.buffer.push_back((header, bytes));
         }
         Ok(())
+    }
+
+    /// Notes the epoch of what is acknowledged, when that did not come with an answer.
+    pub(crate) fn note_epoch(&mut self) {
+        let last = Offset::new(self.mirror.acked().get() - 1);
+        if let Some(epoch) = last.and_then(|last| self.source.epoch_of(last)) {
+            self.mirror.set_acked_epoch(epoch);
+        }
     }
 
     /// The centre has the partition, led by `leader`.
@@ -246,6 +257,14 @@ impl Entry {
                     "records were deleted here before they were mirrored: {from}..{to} will not be in the centre"
                 ),
                 Note::Skipped { .. } => {}
+                Note::SourceLost { from, records } => tracing::error!(
+                    uplink,
+                    topic,
+                    partition,
+                    from,
+                    records,
+                    "{records} records from {from} on are in the centre and were lost here; what is stored from there on follows them"
+                ),
                 Note::OtherTarget { from } => tracing::warn!(
                     uplink,
                     topic,
@@ -291,6 +310,19 @@ impl Entry {
         }
         foreign
     }
+}
+
+/// Where the source's history leaves the one that was mirrored up to `acked`, if it does (KIP-101): after a loss here,
+/// other records stand at the offsets of the lost ones.
+fn diverged(source: &Partition, acked: Position) -> Option<Position> {
+    let positions = source.positions();
+    if acked.offset <= positions.log_start {
+        return None;
+    }
+    let known =
+        source.end_of_epoch(acked.epoch).map(|(epoch, end)| Position { epoch, offset: end });
+    let end = Position { epoch: positions.epoch, offset: positions.log_end };
+    known.filter(|k| k.offset < acked.offset).or((end.offset < acked.offset).then_some(end))
 }
 
 /// Whether a sentence was not logged lately; if so, it is from now on.

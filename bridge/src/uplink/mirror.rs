@@ -91,6 +91,8 @@ pub(crate) struct Mirror {
     old: bool,
     /// Take a new producer id at the next question.
     renew: bool,
+    /// The source lost records that were mirrored: what follows is another history, begun under a new producer id.
+    cut: bool,
     strikes: u8,
     failures: u32,
     last_uncertain: Option<u64>,
@@ -127,6 +129,7 @@ impl Mirror {
             remembered: false,
             old: false,
             renew: false,
+            cut: false,
             strikes: 0,
             failures: 0,
             last_uncertain,
@@ -142,13 +145,35 @@ impl Mirror {
         mirror
     }
 
+    /// The source has lost what it had from `end` on, and was mirrored: its history goes on differently from there
+    /// (KIP-101). Call before anything else.
+    pub(crate) fn cut_to(&mut self, end: Position) {
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        let lost = checkpoint.acked.offset.get() - end.offset.get();
+        if lost <= 0 {
+            return;
+        }
+        self.notes.push(Note::SourceLost { from: end.offset.get(), records: lost });
+        checkpoint.acked = end;
+        self.next = end.offset.get();
+        self.cut = true;
+    }
+
+    /// The epoch of the record before [`Mirror::acked`], where it was found out in another way than by an answer.
+    pub(crate) fn set_acked_epoch(&mut self, epoch: LeaderEpoch) {
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.acked.epoch = epoch;
+        }
+    }
+
+    /// Where the checkpoint stands, with the epoch in which its last record was appended.
+    pub(crate) fn acked_position(&self) -> Position {
+        self.checkpoint.as_ref().map_or(self.start, |c| c.acked)
+    }
+
     /// Exclusive end of what the centre has acknowledged.
     pub(crate) fn acked(&self) -> Offset {
         self.acked_position().offset
-    }
-
-    fn acked_position(&self) -> Position {
-        self.checkpoint.as_ref().map_or(self.start, |c| c.acked)
     }
 
     /// The state to make durable when it is convenient, if it has changed since the last call.
@@ -278,7 +303,7 @@ impl Mirror {
         } else if header.base_offset != self.next {
             return self.jump(header, now);
         } else if header.attributes & CONTROL != 0 {
-            return self.skip_to(end, true);
+            return self.skip_to(end, epoch_of(header), true);
         }
         if header.record_count != header.last_offset_delta + 1 {
             let reason = format!(
@@ -295,7 +320,7 @@ impl Mirror {
         self.flight.push_back(Flight {
             base: header.base_offset,
             end,
-            epoch: LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default(),
+            epoch: epoch_of(header),
             bytes: size_bytes as u64,
             timestamp_ms: header.base_timestamp,
             old: self.old,
@@ -311,14 +336,14 @@ impl Mirror {
     /// The stored batches do not begin where the mirror stands.
     fn jump(&mut self, header: &BatchHeader, now: Now) -> Offer {
         if header.base_offset > self.next {
-            return self.skip_to(header.base_offset, false);
+            return self.skip_to(header.base_offset, epoch_of(header), false);
         }
         let untouched = self.checkpoint.as_ref().is_some_and(|c| {
             c.acked.offset == c.anchor.source.offset && c.acked.offset.get() == self.next
         });
         if untouched && self.flight.is_empty() && !self.remembered {
             // Nothing was sent under this anchor, and the log starts inside a batch: begin with all of it.
-            return self.move_anchor(header.base_offset, None);
+            return self.move_anchor(header.base_offset, epoch_of(header), None);
         }
         self.differs(header, now)
     }
@@ -335,7 +360,7 @@ impl Mirror {
     }
 
     /// The source has nothing (to mirror) between where the mirror stands and `to`.
-    pub(crate) fn skip_to(&mut self, to: i64, control: bool) -> Offer {
+    pub(crate) fn skip_to(&mut self, to: i64, epoch: LeaderEpoch, control: bool) -> Offer {
         if !self.flight.is_empty() || !matches!(self.phase, Phase::Streaming { .. }) {
             return Offer::Later;
         }
@@ -350,16 +375,16 @@ impl Mirror {
             return Offer::Drop;
         }
         self.notes.push(Note::Skipped { from, to, control });
-        self.move_anchor(to, Some(from))
+        self.move_anchor(to, epoch, Some(from))
     }
 
     /// Ties the next sequence to another source offset; offsets from `skipped` on are passed over.
-    fn move_anchor(&mut self, to: i64, skipped: Option<i64>) -> Offer {
+    fn move_anchor(&mut self, to: i64, epoch: LeaderEpoch, skipped: Option<i64>) -> Offer {
         let (Some(checkpoint), Some(offset)) = (&mut self.checkpoint, Offset::new(to)) else {
             return Offer::Drop;
         };
         let sequence = checkpoint.sequence_at(self.next);
-        let source = Position { epoch: checkpoint.acked.epoch, offset };
+        let source = Position { epoch, offset };
         checkpoint.anchor = Anchor { source, sequence };
         checkpoint.acked = source;
         if let (Some(from), Some(delta)) = (skipped, checkpoint.delta()) {
@@ -491,6 +516,10 @@ impl Mirror {
     pub(crate) fn ask_refresh(&mut self) {
         self.refresh = true;
     }
+}
+
+fn epoch_of(header: &BatchHeader) -> LeaderEpoch {
+    LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -488,7 +488,13 @@ impl Task {
         for (ask, evidence) in found {
             let entry = &mut self.entries[ask.entry];
             match evidence {
-                Ok(evidence) => entry.mirror.answered(&ask.question, &evidence, now),
+                Ok(evidence) => {
+                    let before = entry.mirror.acked();
+                    entry.mirror.answered(&ask.question, &evidence, now);
+                    if entry.mirror.acked() > before {
+                        entry.note_epoch();
+                    }
+                }
                 Err(error) => {
                     if error.code().is_some() {
                         entry.mirror.ask_refresh();

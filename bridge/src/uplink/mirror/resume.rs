@@ -11,7 +11,7 @@ use headwater_log::{Offset, Position};
 impl Mirror {
     pub(super) fn want_question(&mut self, not_before: u64, now: Now) -> Want {
         let Some(target) = self.target.clone() else { return Want::Wait(None) };
-        let same = self.checkpoint.as_ref().is_some_and(|c| c.target == target);
+        let same = !self.cut && self.checkpoint.as_ref().is_some_and(|c| c.target == target);
         let moved = self.checkpoint.is_some() && !same;
         let mut not_before = not_before;
         // Where a late request could not be recognised as a duplicate it must not be under way any more.
@@ -65,6 +65,10 @@ impl Mirror {
         let Some(checkpoint) = &self.checkpoint else {
             return self.anchor(target, self.start, evidence, now);
         };
+        if self.cut {
+            let from = checkpoint.acked;
+            return self.anchor(target, from, evidence, now);
+        }
         if checkpoint.target != target {
             let from = checkpoint.acked;
             self.notes.push(Note::OtherTarget { from: from.offset.get() });
@@ -155,10 +159,10 @@ impl Mirror {
     /// Begins under a new producer id at `source`.
     fn anchor(&mut self, target: Target, source: Position, evidence: &Evidence, now: Now) {
         let Some(producer) = evidence.fresh else {
-            self.renew = self.checkpoint.as_ref().is_some_and(|c| c.target == target);
+            self.renew |= !self.cut && self.checkpoint.as_ref().is_some_and(|c| c.target == target);
             return self.ask_again(now);
         };
-        let same_target = self.checkpoint.take().filter(|c| c.target == target);
+        let same_target = self.checkpoint.take().filter(|c| c.target == target && !self.cut);
         self.checkpoint = Some(Checkpoint {
             target,
             producer,
@@ -171,6 +175,7 @@ impl Mirror {
         self.probe_end = None;
         self.remembered = false;
         self.renew = false;
+        self.cut = false;
         self.strikes = 0;
         self.phase = Phase::Anchoring { handed_out: false };
     }

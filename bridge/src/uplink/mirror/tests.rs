@@ -751,3 +751,25 @@ fn records_that_the_centre_lost_are_sent_again() {
     s.answer(30, Answer::Stored(Some(520)));
     assert_eq!(s.mirror.acked().get(), 40);
 }
+
+#[test]
+fn another_history_of_the_source_is_mirrored_from_where_it_parts() {
+    let mut s = Streaming::new();
+    s.store(10);
+    s.store(20);
+    let checkpoint = s.mirror.checkpoint.clone();
+    let start = Position { epoch: LeaderEpoch::default(), offset: Offset::new(10).unwrap() };
+    // The source came back without its second batch, and has appended others since.
+    s.mirror = Mirror::new(Timing::default(), start, checkpoint, None, s.now);
+    let end = Position { epoch: LeaderEpoch::new(2).unwrap(), offset: Offset::new(20).unwrap() };
+    s.mirror.cut_to(end);
+    s.mirror.set_target(&target(1), s.now);
+    assert_eq!(s.mirror.acked().get(), 20);
+    let question = s.settle(Evidence { end: 520, ..Evidence::default() }, 8);
+    assert!(question.fresh && question.producer.is_none());
+    assert_eq!(s.mirror.take_notes(), [Note::SourceLost { from: 20, records: 10 }]);
+    assert_eq!(s.send(20), 0, "under a new id: the old one's sequences are taken");
+    s.answer(20, Answer::Stored(Some(520)));
+    let steps = &s.mirror.checkpoint.as_ref().unwrap().steps;
+    assert_eq!(steps.last().map(|s| (s.from, s.delta, s.cause)), Some((20, 500, Cause::Start)));
+}

@@ -119,6 +119,8 @@ pub(crate) enum Note {
     Foreign { from: i64, delta: i64 },
     /// Source offsets were passed over: a control batch, or records deleted before they were mirrored.
     Skipped { from: i64, to: i64, control: bool },
+    /// The source lost records that had been mirrored; what it holds from there on is mirrored again.
+    SourceLost { from: i64, records: i64 },
     /// The target is another one than before; mirroring goes on at `from`.
     OtherTarget { from: i64 },
     /// The centre lost records that it had acknowledged; they are sent again while the source has them.

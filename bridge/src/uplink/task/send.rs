@@ -230,7 +230,8 @@ pub(super) fn on_read(entry: &mut Entry, result: Result<ReadOutcome, ReadError>,
         }
         Err(ReadError::OutOfRange { log_start, offset, .. }) if offset < log_start => {
             // Somebody deleted records that were not mirrored: DeleteRecords, never retention.
-            entry.mirror.skip_to(log_start.get(), false);
+            let epoch = entry.source.epoch_of(log_start).unwrap_or_default();
+            entry.mirror.skip_to(log_start.get(), epoch, false);
             None
         }
         Err(ReadError::Deleted) => None,
