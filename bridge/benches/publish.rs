@@ -43,7 +43,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
 
 /// Nanoseconds of CPU per message: the best of a few rounds, for the machine may be busy otherwise.
 fn measure(bridge: &Bridge, topics: &[&str], slice: usize) -> f64 {
-    let from = Publisher { client_id: "bench-device-0001".into() };
+    let from = Publisher::new("bench-device-0001".into());
     let messages: Vec<Publish<'_>> = (0..slice)
         .map(|i| Publish {
             topic: topics[i % topics.len()],

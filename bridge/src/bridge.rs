@@ -210,6 +210,10 @@ impl Store for Bridge {
         self.take(from, messages, outcomes);
     }
 
+    fn withdrawn(&self, from: &Publisher) {
+        self.withdraw(from);
+    }
+
     fn settled(&self, ticket: &Ticket) -> Settled {
         ticket.settled()
     }

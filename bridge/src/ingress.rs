@@ -113,13 +113,20 @@ impl Bridge {
         let now = self.now();
         let mut shard = self.shards[shard_index()].lock();
         shard.cache.keep_if_made_under(self.log.metadata_version(), self.routes_version());
+        // Taken out whatever becomes of the message: a part is met by the very next offer of its connection or by none.
+        let mut part = messages.first().and_then(|first| self.parts.take(from, first));
         let mut rest = messages;
         while !rest.is_empty() {
-            match self.take_some(&mut shard, from, rest, now, outcomes) {
+            match self.take_some(&mut shard, from, rest, part.take(), now, outcomes) {
                 Ok(taken) => rest = &rest[taken..],
                 Err(Busy) => return,
             }
         }
+    }
+
+    /// See [`headwater_mqtt::Store::withdrawn`].
+    pub(crate) fn withdraw(&self, from: &Publisher) {
+        self.parts.remove(from);
     }
 
     /// Takes at least the first message and pushes as many outcomes as it returns.
@@ -128,6 +135,7 @@ impl Bridge {
         shard: &mut Shard,
         from: &Publisher,
         messages: &[Publish<'_>],
+        part: Option<Part>,
         now: Moment,
         outcomes: &mut Vec<Outcome<Ticket>>,
     ) -> Result<usize, Busy> {
@@ -144,8 +152,11 @@ impl Bridge {
                     return Ok(1);
                 }
                 Answer::Many(resolved) => {
-                    let resolved = Arc::clone(resolved);
-                    outcomes.push(self.take_with_copies(shard, from, first, &resolved, now)?);
+                    let part = part.unwrap_or_else(|| Part {
+                        resolved: Arc::clone(resolved),
+                        waits: Vec::new(),
+                    });
+                    outcomes.push(self.take_with_copies(shard, from, first, part, now)?);
                     return Ok(1);
                 }
                 Answer::One(target) => Arc::clone(target),
@@ -241,20 +252,16 @@ impl Bridge {
         Ok(messages.len())
     }
 
-    /// A message with copies: every record of it, or an outcome that is never acknowledged.
+    /// A message with copies, of which a part may be stored: every record of it, or an outcome that is never acknowledged.
     fn take_with_copies(
         &self,
         shard: &mut Shard,
         from: &Publisher,
         message: &Publish<'_>,
-        resolved: &Arc<Resolved>,
+        part: Part,
         now: Moment,
     ) -> Result<Outcome<Ticket>, Busy> {
-        let part = self.parts.remove(from, message);
-        let (resolved, mut waits) = match part {
-            Some(part) => (part.resolved, part.waits),
-            None => (Arc::clone(resolved), Vec::new()),
-        };
+        let Part { resolved, mut waits } = part;
         let stored = waits.len();
         let targets = std::iter::once(&resolved.primary).chain(&resolved.copies);
         for target in targets.skip(stored) {
@@ -479,11 +486,16 @@ fn refusal(error: &AppendError) -> Refusal {
 }
 
 /// Messages with copies that met a full append path after their first record: when they are offered again, the rest is
-/// stored. An entry that is never asked for again (the connection ended) goes when there are too many.
+/// stored.
+///
+/// At most one per connection, the message it offers next. Its next offer takes the part out, and so does the word that
+/// there will be none ([`headwater_mqtt::Store::withdrawn`]): a later message, be it the same byte for byte, never passes
+/// for one that is stored already. When in doubt a message is stored again.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     count: AtomicUsize,
-    parts: Mutex<HashMap<(Arc<str>, u64), Part>>,
+    /// By connection, with a hash of the message.
+    parts: Mutex<HashMap<u64, (u64, Part)>>,
     hasher: hashbrown::DefaultHashBuilder,
 }
 
@@ -494,18 +506,23 @@ struct Part {
 }
 
 impl Parts {
-    fn key(&self, from: &Publisher, message: &Publish<'_>) -> (Arc<str>, u64) {
+    fn hash(&self, message: &Publish<'_>) -> u64 {
         let id = message.packet_id.map(headwater_mqtt::codec::PacketId::get);
-        let hash = self.hasher.hash_one((message.topic, message.payload, id));
-        (Arc::clone(&from.client_id), hash)
+        self.hasher.hash_one((message.topic, message.payload, id))
     }
 
-    fn remove(&self, from: &Publisher, message: &Publish<'_>) -> Option<Part> {
+    /// Takes the connection's part out and returns it if it is this message's.
+    fn take(&self, from: &Publisher, message: &Publish<'_>) -> Option<Part> {
+        let (hash, part) = self.remove(from)?;
+        (hash == self.hash(message)).then_some(part)
+    }
+
+    fn remove(&self, from: &Publisher) -> Option<(u64, Part)> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut parts = self.parts.lock();
-        let part = parts.remove(&self.key(from, message));
+        let part = parts.remove(&from.connection);
         self.count.store(parts.len(), Ordering::Release);
         part
     }
@@ -515,7 +532,7 @@ impl Parts {
         if parts.len() >= PARTS_MAX {
             parts.clear();
         }
-        parts.insert(self.key(from, message), part);
+        parts.insert(from.connection, (self.hash(message), part));
         self.count.store(parts.len(), Ordering::Release);
     }
 }

@@ -238,7 +238,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
 }
 
 pub(crate) fn publisher(client_id: &str) -> Publisher {
-    Publisher { client_id: client_id.into() }
+    Publisher { client_id: client_id.into(), connection: 1 }
 }
 
 pub(crate) fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {

@@ -7,8 +7,8 @@ use crate::testing::{
 };
 use headwater_config::{Ack, Config, Durability};
 use headwater_log::{Offset, TopicName};
-use headwater_mqtt::Settled;
 use headwater_mqtt::codec::{PublishProperties, QoS};
+use headwater_mqtt::{Settled, Store};
 
 fn routed(routes: Vec<headwater_config::Route>) -> Config {
     Config { routes, ..config() }
@@ -174,12 +174,46 @@ fn a_part_that_is_offered_again_is_not_stored_twice() {
         (0..4).map(|p| node.partition(topic, p).positions().log_end.get()).sum()
     };
     assert_eq!((ends("primary"), ends("copy")), (1, 0));
-    let part = node.bridge.parts.remove(&publisher("pump-1"), &publish("a", &payload)).unwrap();
+    let part = node.bridge.parts.take(&publisher("pump-1"), &publish("a", &payload)).unwrap();
     assert_eq!(part.waits.len(), 1);
-    assert!(
-        node.bridge.parts.remove(&publisher("pump-2"), &publish("a", &payload)).is_none(),
-        "another client's message is another message"
-    );
+}
+
+#[test]
+fn a_part_serves_no_message_but_the_one_that_is_offered_again() {
+    let node = Node::new(Config {
+        storage: headwater_config::Storage { uncommitted_bytes_max: 200, ..config().storage },
+        ..routed(vec![route("a", "primary").goes_on(), route("a", "copy")])
+    });
+    let primary =
+        || -> i64 { (0..4).map(|p| node.partition("primary", p).positions().log_end.get()).sum() };
+    let commit = || while node.log.step_commit() {};
+    let payload = [7; 300];
+    let message = publish("a", &payload);
+    let once = |from: &Publisher| {
+        let mut outcomes = Vec::new();
+        node.bridge.publish(from, &[message], &mut outcomes);
+        outcomes.len()
+    };
+    let (first, second) = (Publisher::new("pump-1".into()), Publisher::new("pump-1".into()));
+    assert_eq!((once(&first), primary()), (0, 1));
+    commit();
+    assert_eq!((once(&second), primary()), (0, 2), "another connection's message is another");
+    commit();
+    assert_eq!((once(&second), primary()), (1, 2), "its own is not stored twice");
+    commit();
+    assert_eq!((once(&second), primary()), (0, 3), "a part is used once");
+    node.bridge.withdrawn(&second);
+    commit();
+    assert_eq!((once(&second), primary()), (0, 4), "the message before was dropped");
+    // Another message in its place: the part is gone for good.
+    commit();
+    let other = [8; 10];
+    node.bridge.publish(&second, &[publish("b", &other)], &mut Vec::new());
+    commit();
+    assert_eq!((once(&second), primary()), (0, 5), "what was offered first was another message");
+    node.bridge.withdrawn(&first);
+    node.bridge.withdrawn(&second);
+    assert_eq!(node.bridge.parts.parts.lock().len(), 0, "nothing outlives the connections");
 }
 
 #[test]

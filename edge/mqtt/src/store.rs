@@ -5,6 +5,7 @@
 use crate::codec::{Publish, QoS};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where published messages go and delivered messages come from.
 ///
@@ -25,6 +26,12 @@ pub trait Store: Send + Sync + 'static {
         messages: &[Publish<'_>],
         outcomes: &mut Vec<Outcome<Self::Ticket>>,
     );
+
+    /// The messages of this connection that were offered and not taken are not offered again: they were dropped, or the
+    /// connection has ended. Without this call the first message of its next [`Store::publish`] is the first of those.
+    fn withdrawn(&self, from: &Publisher) {
+        let _ = from;
+    }
 
     /// Whether the acknowledgement of this ticket may be sent. Cheap; asked once per [`Store::moved`].
     fn settled(&self, ticket: &Self::Ticket) -> Settled;
@@ -87,6 +94,17 @@ pub struct StreamId(pub u32);
 pub struct Publisher {
     /// The client identifier.
     pub client_id: Arc<str>,
+    /// The connection, by a number that no other of this process ever has: a client that comes back is another one.
+    pub connection: u64,
+}
+
+impl Publisher {
+    /// A new connection of a client.
+    #[must_use]
+    pub fn new(client_id: Arc<str>) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        Self { client_id, connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 /// What became of one published message.

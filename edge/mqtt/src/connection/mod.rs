@@ -84,6 +84,12 @@ pub(crate) struct State<T> {
     counted_pending: usize,
 }
 
+impl<S: Store> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.shard.shared.store.withdrawn(&self.publisher);
+    }
+}
+
 /// Whether a session that is behind can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CatchUp {
@@ -165,7 +171,7 @@ impl<S: Store> Connection<S> {
             key,
             stream,
             peer,
-            publisher: Publisher { client_id },
+            publisher: Publisher::new(client_id),
             decoder,
             silence_max: negotiated.silence_max,
             expiry_asked: negotiated.session_expiry_interval_s.is_some(),

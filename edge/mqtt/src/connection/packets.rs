@@ -306,6 +306,9 @@ impl<S: Store> Connection<S> {
                 self.drop_messages(DropCause::Backpressure, first.topic, same.len() as u64);
             }
         }
+        if overdue > 0 {
+            self.shard.shared.store.withdrawn(&self.publisher);
+        }
         overdue
     }
 
