@@ -5,6 +5,7 @@ mod catalog;
 mod checkpoint;
 pub mod clock;
 mod commit;
+mod create;
 pub mod disk;
 mod encoding;
 mod engine;

@@ -7,14 +7,15 @@
 //!
 //! Invariant: what is served afterwards was acknowledged, or was never refused: no byte counts that is not in an intact cycle,
 //! below a checkpoint, or (`memory` topics) in an intact batch that follows the others.
-//! Neighbours: `catalog`, `journal::replay`, `partition::replay`.
+//! Neighbours: `create` makes new directories, `catalog`, `journal::replay`, `partition::replay`.
 
 use crate::batch::{BatchHeader, HEADER_BYTES};
 use crate::catalog::{Catalog, PartitionEntry};
 use crate::checkpoint::{CheckpointError, Checkpointer};
 use crate::clock::Clock;
 use crate::commit::Committer;
-use crate::disk::{Disk, Lock, LockGuard};
+use crate::create::{create, make_folders, take_lock, was_never_started};
+use crate::disk::{Disk, LockGuard};
 use crate::engine::{Engine, Metadata, Sizes, Topics, Wanted, aside, identity};
 use crate::journal::cycle::{Frame, frames};
 use crate::journal::replay::{Chain, read_frames, walk};
@@ -37,10 +38,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The first start writes a file of this size, so that it serves at once; the others follow in the background.
-const FIRST_FILE_BYTES: u64 = 2 << 20;
-/// The catalogs of a new directory have smaller sequences; the first start writes this one.
-const FIRST_SEQUENCE: u64 = 2;
 /// A journal file holds a batch, its header and the block of the file's head.
 const JOURNAL_FILE_BYTES_MIN: u64 = 64 << 10;
 /// Replayed batches are written when this much has gathered in a partition.
@@ -93,100 +90,8 @@ pub(crate) fn open(
     Ok((engine, report))
 }
 
-fn damaged(dir: &Path, detail: String) -> OpenError {
+pub(crate) fn damaged(dir: &Path, detail: String) -> OpenError {
     OpenError::Damaged { dir: dir.to_owned(), detail }
-}
-
-fn make_folders(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
-    let mut missing = Vec::new();
-    let mut at = Some(dir);
-    while let Some(folder) = at.filter(|f| !f.as_os_str().is_empty()) {
-        match disk.list(folder) {
-            Ok(_) => break,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(folder),
-            Err(source) => return Err(OpenError::Io { path: folder.to_owned(), source }),
-        }
-        at = folder.parent();
-    }
-    for folder in missing.into_iter().rev() {
-        let io = |source| OpenError::Io { path: folder.to_owned(), source };
-        match disk.create_dir(folder) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(e)),
-            _ => {}
-        }
-        if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            disk.sync_dir(parent).map_err(io)?;
-        }
-    }
-    Ok(())
-}
-
-fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
-    let path = dir.join("headwater.lock");
-    match disk.lock(&path, &format!("{}\n", std::process::id())) {
-        Ok(Lock::Held(guard)) => Ok(guard),
-        Ok(Lock::InUse(holder)) => Err(OpenError::InUse { dir: dir.to_owned(), holder }),
-        Err(source) => Err(OpenError::Io { path, source }),
-    }
-}
-
-/// Whether the directory was made but its first start never got to its first checkpoint. Nothing was served from it then, and
-/// the names in it may never have become durable: it is made again.
-fn was_never_started(
-    disk: &dyn Disk,
-    dir: &Path,
-    superblock: &Superblock,
-) -> Result<bool, OpenError> {
-    let catalog = Catalog::read(disk, dir, &superblock.directory_id)?;
-    Ok(catalog.is_some_and(|catalog| catalog.sequence < FIRST_SEQUENCE))
-}
-
-/// Removes what a creation left that did not get to its end.
-fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let gone = |result: io::Result<()>| match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    gone(disk.remove_file(&dir.join("superblock")))?;
-    // First of all and for good: as long as it is there, the rest must be.
-    disk.sync_dir(dir)?;
-    for name in ["superblock.new", "catalog.a", "catalog.b"] {
-        gone(disk.remove_file(&dir.join(name)))?;
-    }
-    let journal = dir.join("journal");
-    for entry in disk.list(&journal).unwrap_or_default() {
-        gone(disk.remove_file(&journal.join(entry.name)))?;
-    }
-    gone(disk.remove_dir(&journal))?;
-    gone(disk.remove_dir(&dir.join("topics")))
-}
-
-/// Makes a new directory; the superblock comes last and makes it one.
-fn create(disk: &dyn Disk, options: &LogOptions) -> Result<Superblock, OpenError> {
-    let dir = &options.dir;
-    let io = |source| OpenError::Io { path: dir.clone(), source };
-    if disk.list(&dir.join("topics")).is_ok_and(|topics| !topics.is_empty()) {
-        return Err(damaged(dir, "there are topics but no superblock".to_owned()));
-    }
-    remove_leftovers(disk, dir).map_err(io)?;
-    disk.create_dir(&dir.join("journal")).map_err(io)?;
-    disk.create_dir(&dir.join("topics")).map_err(io)?;
-    let superblock = Superblock {
-        directory_id: disk.random_id().map_err(io)?,
-        machine_id: disk.machine_id().unwrap_or_default(),
-    };
-    let id = superblock.directory_id;
-    let size = options.journal_file_bytes.min(FIRST_FILE_BYTES);
-    journal::create(disk, dir, 0, id, size).map_err(io)?;
-    for sequence in 0..FIRST_SEQUENCE {
-        let mark = Mark { generation: 0, cycle: 0, crc: 0, slot: 0, at: BLOCK_BYTES };
-        Catalog { sequence, clean: true, mark, ..Catalog::default() }
-            .write(disk, dir, &id)
-            .map_err(io)?;
-    }
-    disk.sync_dir(dir).map_err(io)?;
-    superblock.write(disk, dir)?;
-    Ok(superblock)
 }
 
 struct Ring {
