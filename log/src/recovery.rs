@@ -157,6 +157,9 @@ impl Start {
         }
         self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
+        if let Some(reason) = shared.offline() {
+            return Err(self.io(&self.options.dir)(io::Error::other(reason)));
+        }
         shared.recovering.store(false, Ordering::Release);
         // Once all batches are there: a log start never stands above the end.
         for (handle, offset) in &self.log_starts {

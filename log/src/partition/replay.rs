@@ -211,6 +211,13 @@ impl Partition {
                 {
                     break;
                 }
+                // Written over themselves: a sync that failed before may have left them in the kernel's memory alone, held to
+                // be clean, where the next sync would not see them.
+                if let Err(e) = file.write_at(&[std::io::IoSlice::new(&bytes)], at.byte) {
+                    // The records are there: it is this start that fails, nothing is lost.
+                    self.shared.go_offline(format!("writing {self:?} again: {e}"));
+                    return Err(e);
+                }
                 let (base, last) = (state.end, Offset::new(at.header.last_offset()));
                 note_batch(&mut state, &at.header, Bytes::new());
                 state.tail.pop_back();
