@@ -109,7 +109,13 @@ impl Engine {
     /// Decides a command, applies its records and queues them for the journal. Returns the sequence to wait for.
     pub(crate) fn command(&self, command: &Command) -> Result<u64, Refusal> {
         let mut metadata = self.metadata.lock();
+        self.admit()?;
         self.command_locked(&mut metadata, command)
+    }
+
+    /// Whether a command from outside may go on now. With the metadata locked.
+    fn admit(&self) -> Result<(), Refusal> {
+        self.shared.refuses().map_or(Ok(()), |reason| Err(Refusal::Offline(reason)))
     }
 
     fn command_locked(&self, metadata: &mut Metadata, command: &Command) -> Result<u64, Refusal> {
@@ -254,6 +260,7 @@ impl Engine {
         if block.0 == block.1 {
             let (first, sequence) = {
                 let mut metadata = self.metadata.lock();
+                self.admit()?;
                 let first = metadata.state.next_producer_id();
                 let count = PRODUCER_IDS_PER_BLOCK;
                 let command = Command::TakeProducerIds { count };

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) controls: Mutex<Controls>,
     /// Recovery is under way: files keep what they have, it may be needed to make up for damage in the journal.
     pub(crate) recovering: AtomicBool,
+    /// The log is being closed: no more appends and commands. Looked at under the lock of what it guards.
+    closing: AtomicBool,
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
     indexes: Mutex<VecDeque<Arc<Segment>>>,
@@ -136,6 +138,7 @@ impl Shared {
             topics_sync: Mutex::default(),
             controls: Mutex::default(),
             recovering: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
             indexes: Mutex::default(),
@@ -166,6 +169,17 @@ impl Shared {
         self.offline.store(true, Ordering::Release);
         self.moved.send_modify(|n| *n += 1);
         self.queue.wake();
+    }
+
+    /// Why nothing new is taken, if it is not. Cycles go on while the log is closing.
+    pub(crate) fn refuses(&self) -> Option<String> {
+        let closing = self.closing.load(Ordering::Acquire);
+        self.offline().or_else(|| closing.then(|| "it is being closed".to_owned()))
+    }
+
+    /// Lets nothing new begin. What has begun ends when its lock has been taken once more.
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
     }
 
     /// As [`Shared::go_offline`], for an orderly end: nothing to report.

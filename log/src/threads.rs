@@ -3,6 +3,7 @@
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
 //! Neighbours: `commit`, `checkpoint` and `retention` have the steps.
 
+use crate::commit::Committer;
 use crate::engine::Engine;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -73,16 +74,29 @@ impl Engine {
     /// Commits what waits, checkpoints, lets go of the directory.
     pub(crate) fn close(&self) -> Result<(), String> {
         let ended = self.end();
-        self.shared.close();
         *self.lock.lock() = None;
         ended
     }
 
+    /// Leaves the log offline, whatever comes.
     fn end(&self) -> Result<(), String> {
+        self.shared.begin_closing();
+        drop(self.metadata.lock());
+        for partition in self.partitions() {
+            partition.finish_append();
+        }
+        // Held to the end: a cycle after the last checkpoint would be one that a clean start does not look for.
+        let mut committer = self.committer.lock();
+        let ended = self.end_locked(&mut committer);
+        self.shared.close();
+        ended
+    }
+
+    fn end_locked(&self, committer: &mut Committer) -> Result<(), String> {
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }
-        while self.committer.lock().step(self) {}
+        while committer.step(self) {}
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }

@@ -100,8 +100,8 @@ impl Partition {
                 return Err(AppendError::Offline(state.damage.clone().unwrap_or_default()));
             }
         }
-        if self.shared.is_offline() {
-            return Err(AppendError::Offline(self.shared.offline().unwrap_or_default()));
+        if let Some(reason) = self.shared.refuses() {
+            return Err(AppendError::Offline(reason));
         }
         if self.shared.uncommitted_bytes.load(Ordering::Relaxed)
             >= self.shared.uncommitted_bytes_max
@@ -111,16 +111,22 @@ impl Partition {
         Ok(())
     }
 
+    /// Waits for an append that was admitted before the log began to close: it is in the queue then.
+    pub(crate) fn finish_append(&self) {
+        drop(self.state.lock());
+    }
+
     /// Publishes the new log end and joins the commit queue.
     fn appended(&self, mut state: parking_lot::MutexGuard<'_, State>, before_bytes: usize) {
         let grown = state.waiting_bytes().saturating_sub(before_bytes);
         self.shared.uncommitted_bytes.fetch_add(grown, Ordering::Relaxed);
         self.points.log_end.store(state.end.get(), Ordering::Release);
         let join = !std::mem::replace(&mut state.queued, true);
-        drop(state);
         if join {
+            // Before the lock is let go: who closes the log finds in the queue all that was admitted.
             self.join_queue();
         }
+        drop(state);
     }
 }
 

@@ -215,3 +215,52 @@ fn a_running_log_commits_by_itself_and_closes_clean() {
     }
     assert!(log.next_producer_id().unwrap() > id + 1);
 }
+
+#[test]
+fn what_was_acknowledged_while_the_log_closed_is_there_after_a_clean_start() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let dir = dir.path().join(round.to_string());
+        let (log, _) = open(options(&dir));
+        let memory = TopicSettings { durability: Durability::Memory, ..settings() };
+        let p = topic(&log, "t", 1, memory)[0].clone();
+        append(&p, "first");
+        while log.step_commit() {}
+        let begun = std::sync::Barrier::new(3);
+        let taken = std::thread::scope(|scope| {
+            // Takes whatever is taken, until nothing is.
+            let appender = scope.spawn(|| {
+                let record = RecordParts {
+                    timestamp_ms: 0,
+                    key: None,
+                    value: Some(b"v"),
+                    headers: Headers::EMPTY,
+                };
+                begun.wait();
+                let mut last = None;
+                loop {
+                    match p.append(&[record]) {
+                        Ok(at) => last = Some(at.last),
+                        Err(AppendError::Busy) => std::thread::yield_now(),
+                        Err(_) => return last,
+                    }
+                }
+            });
+            scope.spawn(|| {
+                begun.wait();
+                while log.stats().offline.is_none() {
+                    log.step_commit();
+                }
+            });
+            begun.wait();
+            log.step_close().unwrap();
+            appender.join().unwrap()
+        });
+        drop(log);
+        let (log, recovery) = open(options(&dir));
+        assert!(!recovery.unclean);
+        let p = log.topic("t").unwrap().partitions()[0].clone();
+        let end = taken.map_or(1, |last| last.offset.get() + 1);
+        assert_eq!(p.positions().log_end.get(), end, "round {round}");
+    }
+}
