@@ -1,13 +1,14 @@
 //! The log of a node, as the rest of the process sees it.
 //!
-//! Invariant: everything here may be called from any thread at any time; nothing but `open`, `close`, `next_producer_id`
-//! and the steps waits for a disk.
+//! Invariant: everything here may be called from any thread at any time; nothing but `open`, `close`, `note_machine`,
+//! `next_producer_id` and the steps waits for a disk.
 //! Neighbours: `engine` does the work, `recovery` opens, `threads` runs.
 
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
+use crate::superblock::Superblock;
 use crate::threads::Threads;
 use crate::{Partition, PartitionId, TopicId, TopicName};
 use std::path::PathBuf;
@@ -58,7 +59,8 @@ pub struct Recovery {
     /// Findings that need a person, one sentence each: damage, lost ranges, a copied directory.
     pub findings: Vec<String>,
     /// The directory was last used on another machine: it was moved, or copied. The ids that this log gives to producers
-    /// are then others than its twin's; uplinks go on under theirs, so that two copies must never both run.
+    /// are then others than its twin's, and uplinks must take new ones at their centres. Said at every start until
+    /// [`Log::note_machine`].
     pub moved_machine: bool,
     /// How long it took.
     pub took: Duration,
@@ -230,6 +232,18 @@ impl Log {
     ) -> Result<(Self, Recovery), OpenError> {
         let (engine, recovery) = crate::recovery::open(options, disk, clock)?;
         Ok((Self { engine: Arc::new(engine) }, recovery))
+    }
+
+    /// Makes this machine the one that the directory was last used on. For after [`Recovery::moved_machine`], once all that
+    /// follows from it is durable: it is not said again. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn note_machine(&self) -> Result<(), OpenError> {
+        let engine = &self.engine;
+        let machine_id = engine.shared.disk.machine_id().unwrap_or_default();
+        Superblock { directory_id: engine.directory_id, machine_id }
+            .write(&*engine.shared.disk, &engine.options.dir)
     }
 
     /// Starts the threads. Call once, after holds are registered; until then nothing is committed and nothing deleted.

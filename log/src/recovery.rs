@@ -170,14 +170,9 @@ impl Start {
         self.start_epoch(&mut metadata, &partitions, moved)?;
         self.report.topics = topics.len() as u32;
         self.report.partitions = partitions.len() as u32;
-        let (engine, report) = self.finish(metadata, topics, shared)?;
-        if moved {
-            // Last: a start cut short before its leap over producer ids is durable must leap again.
-            let machine_id = engine.shared.disk.machine_id().unwrap_or_default();
-            Superblock { machine_id, ..*superblock }
-                .write(&*engine.shared.disk, &engine.options.dir)?;
-        }
-        Ok((engine, report))
+        // The superblock keeps the other machine's id until `Log::note_machine`: a start cut short before its leap over
+        // producer ids is durable, or before the uplinks have noted the move, must leap and say so again.
+        self.finish(metadata, topics, shared)
     }
 
     /// Makes durable what was read. A killed process leaves bytes that were written and never synced: nothing may be changed

@@ -2,7 +2,9 @@
 //!
 //! Invariant: batches are sent one to one as they are stored, so the boundaries of everything that was
 //! sent under an anchor follow from the source log itself, and sequences from the offsets. A checkpoint
-//! with a given producer and anchor is durable before the first batch is sent under them.
+//! with a given producer and anchor is durable before the first batch is sent under them. A checkpoint that came with
+//! the data directory from another machine is marked ([`Checkpoint::moved`]) before that machine's name is forgotten:
+//! nothing is sent under its producer any more.
 //!
 //! Key (big-endian): u8 version = 1; u16 length, the uplink's name; 16 bytes source topic id; i32 partition.
 //!
@@ -10,7 +12,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version = 1 |
+//! | 1 | version: 2 with the last field, which earlier programs must not pass over; else 1 |
 //! | 2 + n | cluster id of the centre, UTF-8 |
 //! | 2 + n | target topic, UTF-8 |
 //! | 16 | target topic id, zero where the centre has none |
@@ -20,12 +22,15 @@
 //! | 8 | floor: nothing of ours that is not acknowledged lies below this target offset |
 //! | 2 | number of steps, at most 64: the newest |
 //! | 8, 8, 1 each | from this source offset on, target offset less source offset, cause |
+//! | 8 | version 2 only: moved, the exclusive end that the source had when the directory came from another machine |
 
 use super::sequence::Sequence;
 use headwater_kafka::client::ProducerIdentity;
 use headwater_log::{LeaderEpoch, Offset, PartitionId, Position, TopicId};
 
 const VERSION: u8 = 1;
+/// The version of a value that ends with `moved`.
+const VERSION_MOVED: u8 = 2;
 
 /// Steps kept per partition; older ones are of no use for a translation of current positions.
 pub(crate) const STEPS_MAX: usize = 64;
@@ -82,6 +87,9 @@ pub(crate) struct Checkpoint {
     pub(crate) acked: Position,
     pub(crate) floor: i64,
     pub(crate) steps: Vec<Step>,
+    /// The directory came from another machine, and the source ended here then. A twin of it may go on under the same
+    /// producer: what the centre has of that producer counts up to here at most, then a new one is taken.
+    pub(crate) moved: Option<Offset>,
 }
 
 /// Why a stored checkpoint cannot be used.
@@ -104,7 +112,7 @@ impl Key {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut input = Input(bytes);
-        input.version()?;
+        input.version(VERSION)?;
         let uplink = input.text()?;
         let topic = TopicId::from_bytes(input.array()?);
         let partition = PartitionId::new(i32::from_be_bytes(input.array()?));
@@ -133,7 +141,8 @@ impl Checkpoint {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let version = if self.moved.is_some() { VERSION_MOVED } else { VERSION };
+        let mut out = vec![version];
         put_text(&mut out, &self.target.cluster_id);
         put_text(&mut out, &self.target.topic);
         out.extend_from_slice(&self.target.topic_id);
@@ -154,12 +163,15 @@ impl Checkpoint {
                 Cause::Skipped => 2,
             });
         }
+        if let Some(end) = self.moved {
+            out.extend_from_slice(&end.get().to_be_bytes());
+        }
         out
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut input = Input(bytes);
-        input.version()?;
+        let version = input.version(VERSION_MOVED)?;
         let cluster_id = input.text()?;
         let topic = input.text()?;
         let topic_id = input.array()?;
@@ -175,6 +187,10 @@ impl Checkpoint {
             return Err(CheckpointError::Malformed);
         }
         let steps = (0..count).map(|_| input.step()).collect::<Result<_, _>>()?;
+        let moved = match version {
+            VERSION_MOVED => Some(input.offset()?),
+            _ => None,
+        };
         input.end()?;
         Ok(Self {
             target: Target { cluster_id, topic, topic_id },
@@ -183,6 +199,7 @@ impl Checkpoint {
             acked,
             floor,
             steps,
+            moved,
         })
     }
 }
@@ -203,13 +220,16 @@ fn put_position(out: &mut Vec<u8>, position: Position) {
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
-    fn version(&mut self) -> Result<(), CheckpointError> {
-        let [version] = self.array()?;
-        match version {
-            VERSION => Ok(()),
-            0 => Err(CheckpointError::Malformed),
-            newer => Err(CheckpointError::FromTheFuture(newer)),
+    fn version(&mut self, newest: u8) -> Result<u8, CheckpointError> {
+        match self.array()? {
+            [0] => Err(CheckpointError::Malformed),
+            [version] if version <= newest => Ok(version),
+            [newer] => Err(CheckpointError::FromTheFuture(newer)),
         }
+    }
+
+    fn offset(&mut self) -> Result<Offset, CheckpointError> {
+        Offset::new(i64::from_be_bytes(self.array()?)).ok_or(CheckpointError::Malformed)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
@@ -227,11 +247,8 @@ impl Input<'_> {
 
     fn position(&mut self) -> Result<Position, CheckpointError> {
         let epoch = LeaderEpoch::new(i32::from_be_bytes(self.array()?));
-        let offset = Offset::new(i64::from_be_bytes(self.array()?));
-        match (epoch, offset) {
-            (Some(epoch), Some(offset)) => Ok(Position { epoch, offset }),
-            _ => Err(CheckpointError::Malformed),
-        }
+        let offset = self.offset()?;
+        Ok(Position { epoch: epoch.ok_or(CheckpointError::Malformed)?, offset })
     }
 
     fn step(&mut self) -> Result<Step, CheckpointError> {
@@ -275,6 +292,7 @@ mod tests {
             acked: position(4, 250),
             floor: 240,
             steps: (0..steps).map(step).collect(),
+            moved: None,
         }
     }
 
@@ -294,8 +312,19 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let mut bytes = checkpoint(0).encode();
-        bytes[0] = 2;
-        assert_eq!(Checkpoint::decode(&bytes), Err(CheckpointError::FromTheFuture(2)));
+        bytes[0] = 3;
+        assert_eq!(Checkpoint::decode(&bytes), Err(CheckpointError::FromTheFuture(3)));
+    }
+
+    #[test]
+    fn a_moved_checkpoint_survives_its_encoding_and_is_not_taken_for_another() {
+        let moved = Checkpoint { moved: Offset::new(260), ..checkpoint(2) };
+        let bytes = moved.encode();
+        assert_eq!(bytes[0], 2, "a program that does not know the mark must not go on");
+        assert_eq!(Checkpoint::decode(&bytes), Ok(moved));
+        for cut in 0..bytes.len() {
+            assert_eq!(Checkpoint::decode(&bytes[..cut]), Err(CheckpointError::Malformed));
+        }
     }
 
     #[test]

@@ -288,6 +288,13 @@ impl Entry {
                     from,
                     "the centre refused our producer id: a new one is used from {from} on"
                 ),
+                Note::OtherMachine { from } => tracing::warn!(
+                    uplink,
+                    topic,
+                    partition,
+                    from,
+                    "the data directory came from another machine: a new producer id is used from {from} on"
+                ),
                 Note::Doubtful { from } => tracing::warn!(
                     uplink,
                     topic,

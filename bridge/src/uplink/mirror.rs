@@ -15,7 +15,7 @@
 //! Why an unknown producer id is used on, and not replaced at once: requests of a lost connection may still
 //! arrive. Under the same id and sequences they and the repeated ones cancel out; under a new id they would
 //! be duplicates. A new id is taken only when the centre refuses the old one, and after those requests can
-//! no longer be under way.
+//! no longer be under way, or when the data directory came from another machine: a twin of it may use the old one.
 //!
 //! Neighbours: `task` drives it, `centre` gathers the [`Evidence`], `checkpoint` is its durable part.
 
@@ -169,6 +169,11 @@ impl Mirror {
     /// Where the checkpoint stands, with the epoch in which its last record was appended.
     pub(crate) fn acked_position(&self) -> Position {
         self.checkpoint.as_ref().map_or(self.start, |c| c.acked)
+    }
+
+    /// Whether the next question ends with a new producer id.
+    fn renews(&self) -> bool {
+        self.renew || self.checkpoint.as_ref().is_some_and(|c| c.moved.is_some())
     }
 
     /// Exclusive end of what the centre has acknowledged.

@@ -49,6 +49,19 @@ pub fn hold_name(uplink: &str) -> String {
     format!("uplink/{uplink}")
 }
 
+/// Notes durably, in the checkpoints of all uplinks, that the data directory came from another machine: a twin of it may
+/// be at work there, and under its producer ids our batches would be dropped as repetitions of its. Call it after
+/// [`Log::open`] has said so and before [`Uplinks::open`]; [`Log::note_machine`] only after it. Blocks.
+///
+/// # Errors
+/// [`StoreError`]; the directory must not be used then.
+pub fn note_moved(log: &Log) -> Result<(), StoreError> {
+    match store::Store::exists(log) {
+        true => store::Store::open(log)?.mark_moved(),
+        false => Ok(()),
+    }
+}
+
 /// The uplinks of a process.
 #[derive(Debug)]
 pub struct Uplinks {

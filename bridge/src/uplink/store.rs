@@ -55,6 +55,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// That the directory came from another machine could not be noted in them.
+    #[error("{TOPIC}: that the data directory came from another machine cannot be noted: {0}")]
+    NotNoted(String),
 }
 
 /// A record on its way to the disk.
@@ -83,6 +86,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Whether there may be checkpoints.
+    pub(crate) fn exists(log: &Log) -> bool {
+        log.topic(TOPIC).is_some()
+    }
+
     /// Makes the topic if it is missing and reads what it holds. Blocks.
     pub(crate) fn open(log: &Log) -> Result<Self, StoreError> {
         let topic = match log.topic(TOPIC) {
@@ -124,6 +132,38 @@ impl Store {
         if self.live.contains_key(&key) {
             self.append(&key, None)?;
             self.live.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Marks every checkpoint, of configured uplinks or not, as one that came from another machine, and waits until that
+    /// is synced. One that has the mark keeps it: nothing was sent since. For a log that is not started yet. Blocks.
+    pub(crate) fn mark_moved(&mut self) -> Result<(), StoreError> {
+        let failed = |why: String| StoreError::NotNoted(why);
+        let mut keys = Vec::with_capacity(self.live.len());
+        for key in self.live.keys() {
+            keys.push(Key::decode(key).map_err(|e| failed(e.to_string()))?);
+        }
+        let topics: BTreeMap<_, _> = self.log.topics().into_iter().map(|t| (t.id(), t)).collect();
+        for keys in keys.chunks(SNAPSHOT_RECORDS) {
+            let mut written = Vec::with_capacity(keys.len());
+            for key in keys {
+                // A deleted topic's checkpoint is never asked for again.
+                let source = topics.get(&key.topic).and_then(|t| t.partition(key.partition));
+                let checkpoint = self.get(key).map_err(|e| failed(e.to_string()))?;
+                let (Some(source), Some(mut checkpoint)) = (source, checkpoint) else { continue };
+                if checkpoint.moved.is_some() {
+                    continue;
+                }
+                let positions = source.positions();
+                checkpoint.moved = Some(positions.synced.min(positions.last_stable));
+                written.push(self.put(key, &checkpoint).map_err(|e| failed(e.to_string()))?);
+            }
+            while self.log.step_commit() {}
+            if written.iter().any(|w| w.settled() != Settled::Passed) {
+                let why = self.log.stats().offline;
+                return Err(failed(why.unwrap_or_else(|| "it was not synced".to_owned())));
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(crate) use listeners::Bound;
 use crate::http;
 use headwater_bridge::Bridge;
 use headwater_bridge::topics::TopicsError;
-use headwater_bridge::uplink::{StoreError, Uplinks};
+use headwater_bridge::uplink::{self, StoreError, Uplinks};
 use headwater_config::{Config, Protocol};
 use headwater_kafka::server::Door;
 use headwater_log::clock::{Clock, SystemClock};
@@ -157,6 +157,11 @@ impl Node {
         let bound = bound.map_err(StartError::Bind)?;
         report_recovery(&config, &recovery);
 
+        if recovery.moved_machine {
+            // In this order: a crash in between must find the move said again.
+            uplink::note_moved(&log)?;
+            log.note_machine()?;
+        }
         let bridge = Bridge::new(config.clone(), log.clone())?;
         let uplinks = Mutex::new(Uplinks::open(&config.uplinks, &log)?);
         let running = log.start();

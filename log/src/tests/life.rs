@@ -393,7 +393,7 @@ fn a_ring_that_is_full_makes_commits_checkpoint_first() {
 }
 
 #[test]
-fn a_card_in_another_machine_is_noticed_once() {
+fn a_card_in_another_machine_is_noticed_until_it_is_noted() {
     let mut rig = Rig::new();
     let (log, _) = rig.open();
     let id = log.next_producer_id().unwrap();
@@ -403,7 +403,15 @@ fn a_card_in_another_machine_is_noticed_once() {
     let (log, recovery) = rig.open();
     assert!(recovery.moved_machine);
     assert_eq!(recovery.findings.len(), 1);
-    assert!(log.next_producer_id().unwrap() > id + 1000);
+    let leapt = log.next_producer_id().unwrap();
+    assert!(leapt > id + 1000);
+    drop(log);
+    rig.crash();
+    rig.disk.set_machine_id(Some([9; 16]));
+    let (log, recovery) = rig.open();
+    assert!(recovery.moved_machine, "a crash came before anybody had noted it");
+    assert!(log.next_producer_id().unwrap() > leapt);
+    log.note_machine().unwrap();
     drop(log);
     rig.crash();
     rig.disk.set_machine_id(Some([9; 16]));

@@ -1,7 +1,8 @@
 //! Where to go on: after a start, and after an answer that left a batch's fate open.
 //!
 //! Invariant: what counts as acknowledged here was seen below the target's high watermark, or is sent again so that the
-//! answer to the duplicate shows it. A new producer id begins only after its checkpoint is durable.
+//! answer to the duplicate shows it. A new producer id begins only after its checkpoint is durable. Where the data
+//! directory came from another machine, what is above the end it came with was never ours, however much the centre has.
 
 use super::{Evidence, Mirror, Note, Now, Phase, Question, Want};
 use crate::uplink::checkpoint::{Anchor, Checkpoint, Target};
@@ -15,7 +16,7 @@ impl Mirror {
         let moved = self.checkpoint.is_some() && !same;
         let mut not_before = not_before;
         // Where a late request could not be recognised as a duplicate it must not be under way any more.
-        if let Some(since) = self.last_uncertain.filter(|_| self.renew || self.old || moved) {
+        if let Some(since) = self.last_uncertain.filter(|_| self.renews() || self.old || moved) {
             not_before = not_before.max(since + self.timing.settle_ms);
         }
         if now.mono_ms < not_before {
@@ -26,8 +27,8 @@ impl Mirror {
             target,
             producer: known.map(|c| c.producer),
             floor: known.map_or(0, |c| c.floor),
-            scan: self.renew || self.old,
-            fresh: known.is_none() || self.renew,
+            scan: self.renews() || self.old,
+            fresh: known.is_none() || self.renews(),
         };
         self.phase = Phase::Asking;
         Want::Ask(question)
@@ -77,7 +78,9 @@ impl Mirror {
         let acked = checkpoint.acked.offset.get();
         let at = |last: i32| {
             let last = Sequence::new(last)?;
-            Some(acked + checkpoint.sequence_at(acked).distance_to(last.plus(1)))
+            let end = acked + checkpoint.sequence_at(acked).distance_to(last.plus(1));
+            // Beyond the end that the directory came with it is a twin's, who has other records there.
+            Some(checkpoint.moved.map_or(end, |moved| end.min(moved.get())))
         };
         let remembered = evidence.remembered.and_then(at);
         let found = evidence.found.and_then(at).filter(|found| *found > acked);
@@ -122,6 +125,7 @@ impl Mirror {
         evidence: &Evidence,
         now: Now,
     ) {
+        let renews = self.renews();
         let Some(checkpoint) = &mut self.checkpoint else { return };
         let acked = checkpoint.acked;
         let mut resume = resume;
@@ -138,6 +142,7 @@ impl Mirror {
             self.renew = true;
             resume = acked.offset.get();
         }
+        let renews = renews || self.renew;
         if resume > acked.offset.get() {
             checkpoint.acked.offset = Offset::new(resume).unwrap_or(acked.offset);
             if let Some(delta) = checkpoint.delta() {
@@ -145,9 +150,13 @@ impl Mirror {
             }
             self.changed = true;
         }
-        if self.renew {
+        if renews {
             let (target, from) = (checkpoint.target.clone(), checkpoint.acked);
-            self.notes.push(Note::NewProducer { from: from.offset.get() });
+            let offset = from.offset.get();
+            self.notes.push(match checkpoint.moved {
+                Some(_) => Note::OtherMachine { from: offset },
+                None => Note::NewProducer { from: offset },
+            });
             return self.anchor(target, from, evidence, now);
         }
         self.next = resume;
@@ -170,6 +179,7 @@ impl Mirror {
             acked: source,
             floor: evidence.end,
             steps: same_target.map_or_else(Vec::new, |c| c.steps),
+            moved: None,
         });
         self.next = source.offset.get();
         self.probe_end = None;

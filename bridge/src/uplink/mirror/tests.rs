@@ -340,6 +340,11 @@ impl World {
     fn crash(&mut self) {
         self.disconnect();
         self.persisting = None;
+        let moved = self.random.one_in(4).then(|| Offset::new(self.end())).flatten();
+        if let Some(saved) = self.saved.as_mut().filter(|_| moved.is_some()) {
+            // The card goes on in another machine.
+            saved.moved = moved;
+        }
         let start =
             Position { epoch: LeaderEpoch::default(), offset: Offset::new(self.start()).unwrap() };
         let acked = self.saved.as_ref().map_or(self.start(), |c| c.acked.offset.get());
@@ -773,3 +778,5 @@ fn another_history_of_the_source_is_mirrored_from_where_it_parts() {
     let steps = &s.mirror.checkpoint.as_ref().unwrap().steps;
     assert_eq!(steps.last().map(|s| (s.from, s.delta, s.cause)), Some((20, 500, Cause::Start)));
 }
+
+mod moved;

@@ -127,6 +127,8 @@ pub(crate) enum Note {
     TargetLost { records: i64 },
     /// A new producer id was taken for an old position.
     NewProducer { from: i64 },
+    /// A new producer id was taken because the data directory came from another machine.
+    OtherMachine { from: i64 },
     /// A part of the target that could hold ours is gone; some records may be there twice.
     Doubtful { from: i64 },
     /// The partition stopped.

@@ -31,6 +31,7 @@ fn checkpoint(acked: i64, steps: usize) -> Checkpoint {
         acked: position(acked),
         floor: acked,
         steps: vec![Step { from: 0, delta: 0, cause: Cause::Start }; steps],
+        moved: None,
     }
 }
 
@@ -125,11 +126,50 @@ fn what_this_version_does_not_understand_is_an_error_with_its_place() {
     let (log, store) = machine.open();
     let mut store = store.unwrap();
     let mut newer = checkpoint(1, 0).encode();
-    newer[0] = 2;
+    newer[0] = 3;
     store.append(&key(1).encode(), Some(&newer)).unwrap();
     commit(&log);
     drop((store, log));
     let error = machine.open_again().1.unwrap_err().to_string();
     assert!(error.starts_with("__headwater_uplinks, partition "), "{error}");
     assert!(error.contains("offset 0") && error.contains("newer Headwater"), "{error}");
+}
+
+#[test]
+fn a_move_is_noted_in_every_checkpoint_before_the_machine_is() {
+    let mut machine = Machine::new();
+    let (log, store) = machine.open();
+    let mut store = store.unwrap();
+    let name = TopicName::new("telemetry").unwrap();
+    let (topic, _) = log.create_topic(&name, 1, settings()).unwrap();
+    let append = |log: &Log| {
+        let topic = log.topic("telemetry").unwrap();
+        let headers = Headers::EMPTY;
+        let record = RecordParts { timestamp_ms: 1, key: None, value: Some(b"v"), headers };
+        topic.partitions()[0].append(&[record]).unwrap();
+        commit(log);
+    };
+    append(&log);
+    let partition = PartitionId::new(0).unwrap();
+    let key = Key { uplink: "dc".to_owned(), topic: topic.id(), partition };
+    store.put(&key, &checkpoint(0, 1)).unwrap();
+    commit(&log);
+    drop((store, topic, log));
+
+    machine.disk = machine.disk.after_kill();
+    machine.disk.set_machine_id(Some([9; 16]));
+    let log = open_log(&machine.disk, &machine.clock, &config());
+    crate::uplink::note_moved(&log).unwrap();
+    // Killed before the machine is noted: by then the copy may have records of its own, which the mark must not take in.
+    append(&log);
+    drop(log);
+    machine.disk = machine.disk.after_kill();
+    let log = open_log(&machine.disk, &machine.clock, &config());
+    crate::uplink::note_moved(&log).unwrap();
+    log.note_machine().unwrap();
+    drop(log);
+
+    let (_log, store) = machine.open_again();
+    let noted = Checkpoint { moved: Offset::new(1), ..checkpoint(0, 1) };
+    assert_eq!(store.unwrap().get(&key), Ok(Some(noted)));
 }
