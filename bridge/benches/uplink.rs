@@ -55,7 +55,7 @@ fn settings() -> TopicSettings {
         segment_bytes: 64 << 20,
         segment_ms: 604_800_000,
         batch_bytes_max: 1_048_588,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 

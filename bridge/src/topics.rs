@@ -80,7 +80,7 @@ fn ledger_settings() -> TopicSettings {
         segment_bytes: LEDGER_SEGMENT_BYTES,
         segment_ms: millis(LEDGER_AGE_MAX),
         batch_bytes_max: 1 << 20,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 

@@ -128,7 +128,7 @@ fn topic(log: &Log, partitions: u32) -> Topic {
         segment_bytes: 16 << 20,
         segment_ms: 3_600_000,
         batch_bytes_max: 1 << 20,
-        compact: false,
+        ..TopicSettings::default()
     };
     let name = TopicName::new("bench").expect("legal");
     log.create_topic(&name, partitions, settings).expect("created").0

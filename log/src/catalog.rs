@@ -5,7 +5,7 @@
 //! | byte | field |
 //! |---|---|
 //! | 0 | magic `HWCATALG` |
-//! | 8 | version u32 = 1 |
+//! | 8 | version u32 = 2 |
 //! | 12 | zero u32 |
 //! | 16 | sequence u64 |
 //! | 24 | length u64 of what follows the 40 bytes |
@@ -17,6 +17,7 @@
 //! u32 count of segments: base i64, bytes u64, max timestamp i64, base offset of the batch that has it i64, last append (log
 //! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64; u32 count of producers: id i64, epoch i16, next sequence
 //! i32 (-1 unknown), last timestamp i64, u8 count of batches: first and last sequence i32, leader epoch i32, first and last offset i64.
+//! From version 2 on follows a u32 length and so many bytes of sections: u8 tag, u32 length, content. No section has a tag yet.
 //!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
 //! Neighbours: `checkpoint` writes, `recovery` reads.
@@ -31,7 +32,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"HWCATALG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 40;
 const NAMES: [&str; 2] = ["catalog.a", "catalog.b"];
 
@@ -129,7 +130,7 @@ impl Catalog {
         let count = f.count(41)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
-            partitions.push(PartitionEntry::decode(&mut f)?);
+            partitions.push(PartitionEntry::decode(&mut f, head.version)?);
         }
         let sequence = head.sequence;
         f.rest().is_empty().then_some(Self {
@@ -191,6 +192,7 @@ impl Catalog {
 }
 
 struct Head {
+    version: u32,
     sequence: u64,
     length: u64,
     crc: u32,
@@ -202,7 +204,8 @@ impl Head {
         if f.array::<8>().as_ref() != Some(MAGIC) {
             return Ok(None);
         }
-        if let Some(version) = f.u32().filter(|v| *v > VERSION) {
+        let version = f.u32();
+        if let Some(version) = version.filter(|v| *v > VERSION) {
             return Err(OpenError::FromTheFuture {
                 dir: dir.to_owned(),
                 detail: format!("{name} has version {version}, this program knows {VERSION}"),
@@ -210,7 +213,8 @@ impl Head {
         }
         let read = (|| {
             f.u32()?;
-            let head = Self { sequence: f.u64()?, length: f.u64()?, crc: f.u32()? };
+            let version = version?;
+            let head = Self { version, sequence: f.u64()?, length: f.u64()?, crc: f.u32()? };
             (f.u32()? == crc32c(&bytes[..HEAD_BYTES - 4])).then_some(head)
         })();
         Ok(read)
@@ -218,6 +222,16 @@ impl Head {
 }
 
 impl PartitionEntry {
+    /// What came with version 2: (tag, content) each.
+    fn sections(&self) -> Vec<(u8, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// A tag that is not known is a later version's, which would have said so in the head: the catalog is damaged then.
+    fn read_section(&mut self, _tag: u8, _content: &[u8]) -> Option<()> {
+        None
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.handle);
         let flag = |on, flag| if on { flag } else { 0 };
@@ -236,9 +250,16 @@ impl PartitionEntry {
         }
         self.epochs.encode(out);
         self.producers.encode(out);
+        let sections = self.sections();
+        out.put_u32(sections.iter().map(|(_, content)| content.len() as u32 + 5).sum());
+        for (tag, content) in &sections {
+            out.put_u8(*tag);
+            out.put_u32(content.len() as u32);
+            out.extend_from_slice(content);
+        }
     }
 
-    fn decode(f: &mut Fields<'_>) -> Option<Self> {
+    fn decode(f: &mut Fields<'_>, version: u32) -> Option<Self> {
         let handle = f.u64()?;
         let flags = f.u8()?;
         let (log_start, end, node_sequence) = (f.i64()?, f.i64()?, f.i32()?);
@@ -260,7 +281,7 @@ impl PartitionEntry {
         if !segments.is_sorted_by(|a, b| a.base < b.base) {
             return None;
         }
-        Some(Self {
+        let mut entry = Self {
             handle,
             memory: flags & FLAG_MEMORY != 0,
             offline: flags & FLAG_OFFLINE != 0,
@@ -270,6 +291,15 @@ impl PartitionEntry {
             segments,
             epochs: Epochs::decode(f)?,
             producers: Producers::decode(f)?,
-        })
+        };
+        if version >= 2 {
+            let length = f.u32()? as usize;
+            let mut sections = Fields::new(f.take(length)?);
+            while !sections.rest().is_empty() {
+                let (tag, length) = (sections.u8()?, sections.u32()? as usize);
+                entry.read_section(tag, sections.take(length)?)?;
+            }
+        }
+        Some(entry)
     }
 }

@@ -301,7 +301,7 @@ impl Partition {
     /// Where the log starts after what has expired is gone; `None` when nothing has.
     fn expired_before(&self, now_ms: Option<i64>) -> Option<Offset> {
         let settings = self.settings();
-        if settings.compact {
+        if !settings.cleanup.deletes() {
             return None;
         }
         let limit = self.releasable_end();
@@ -332,7 +332,7 @@ impl Partition {
 
     /// The oldest segment that may go to make room: when it was last appended to, where the log starts then, its bytes.
     fn oldest_removable(&self) -> Option<(i64, Offset, u64)> {
-        if self.topic().is_internal() || self.settings().compact {
+        if self.topic().is_internal() || !self.settings().cleanup.deletes() {
             return None;
         }
         let (start, limit) = (self.log_start(), self.releasable_end());

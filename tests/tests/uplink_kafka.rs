@@ -243,7 +243,7 @@ fn settings() -> TopicSettings {
         segment_bytes: 1 << 20,
         segment_ms: 3_600_000,
         batch_bytes_max: 1 << 20,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 

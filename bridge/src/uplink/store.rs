@@ -11,7 +11,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Key};
 use crate::partitioner;
 use crate::topics::INTERNAL_PARTITIONS;
 use headwater_log::batch;
-use headwater_log::metadata::{Durability, Refusal, TopicSettings};
+use headwater_log::metadata::{Cleanup, Durability, Refusal, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{
     AckPoint, AppendError, Log, Offset, Partition, Position, ReadError, ReadLimit, Settled, Topic,
@@ -242,7 +242,8 @@ fn settings() -> TopicSettings {
         segment_bytes: SEGMENT_BYTES,
         segment_ms: DAY_MS,
         batch_bytes_max: BATCH_BYTES_MAX,
-        compact: true,
+        cleanup: Cleanup::Compact,
+        ..TopicSettings::default()
     }
 }
 

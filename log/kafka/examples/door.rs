@@ -24,7 +24,7 @@ impl TopicRules for Anything {
             segment_bytes: 64 << 20,
             segment_ms: 604_800_000,
             batch_bytes_max: 1_048_588,
-            compact: false,
+            ..TopicSettings::default()
         };
         NewTopic { partitions: 1, settings }
     }

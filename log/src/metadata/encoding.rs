@@ -3,7 +3,7 @@
 //! | byte | content |
 //! |---|---|
 //! | 0 | kind u8: 1 topic created, 2 settings changed, 3 partitions added, 4 topic deleted, 5 producer ids taken, 6 handles taken, 7 epoch started |
-//! | 1 | version of that kind u8 = 0 |
+//! | 1 | version of that kind u8: 1 for kinds 1 and 2, else 0 |
 //! | 2 | the fields below, to the end |
 //!
 //! | kind | fields, big-endian |
@@ -16,23 +16,35 @@
 //! | 6 | u64 next |
 //! | 7 | i32 epoch |
 //!
-//! Settings: u8 flags (bit 0 fsync, 1 retention time, 2 retention bytes, 3 compact), u64 retention ms,
-//! u64 retention bytes (each 0 without its flag), u64 segment bytes, u64 segment ms, u32 batch bytes max.
+//! Settings: u8 flags (bit 0 fsync, 1 retention time, 2 retention bytes, 3 compact, 4 delete though compacting, 5 compaction
+//! lag max, 6 compression level), u64 retention ms, u64 retention bytes, u64 segment bytes, u64 segment ms, u32 batch bytes
+//! max; from version 1 on also u8 codec, i8 compression level, u64 delete retention ms, u64 compaction lag min ms, u64 compaction
+//! lag max ms, u16 dirty ratio in thousandths, u32 index bytes max. What has a flag is 0 without it; version 0 has bits 0 to
+//! 3, and defaults for what it lacks.
 //! A list is u32 count, then u32 length and bytes of each record.
 //!
 //! Invariant: nothing is reserved for a count before the bytes for it are there. A kind or version this
 //! program does not know was written by a newer one, and is said to be.
 
-use super::{Durability, MetadataRecord, PartitionHandle, TopicMetadata, TopicSettings};
+use super::{
+    Cleanup, Codec, Compression, Durability, MetadataRecord, PartitionHandle, TopicMetadata,
+    TopicSettings,
+};
 use crate::{LeaderEpoch, TopicId, TopicName};
 
 const VERSION: u8 = 0;
+/// Version of the kinds that hold settings.
+const SETTINGS_VERSION: u8 = 1;
 
 const FLAG_FSYNC: u8 = 1;
 const FLAG_RETENTION_MS: u8 = 2;
 const FLAG_RETENTION_BYTES: u8 = 4;
 const FLAG_COMPACT: u8 = 8;
-const FLAGS_KNOWN: u8 = 15;
+const FLAG_DELETE_TOO: u8 = 16;
+const FLAG_LAG_MAX: u8 = 32;
+const FLAG_LEVEL: u8 = 64;
+/// By version.
+const FLAGS_KNOWN: [u8; 2] = [15, 127];
 
 /// Why bytes are not a metadata record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +57,7 @@ pub enum MetadataError {
     Trailing(usize),
     /// A newer version wrote it.
     #[error(
-        "metadata record of kind {kind}, version {version} is newer than this program (kinds 1 to 7, version 0)"
+        "metadata record of kind {kind}, version {version} is newer than this program (kinds 1 to 7, versions 0 and 1)"
     )]
     FromTheFuture {
         /// Its kind.
@@ -61,7 +73,7 @@ pub enum MetadataError {
 impl MetadataRecord {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut start = |kind: u8| out.extend_from_slice(&[kind, VERSION]);
+        let mut start = |kind: u8| out.extend_from_slice(&[kind, version_of(kind)]);
         match self {
             Self::TopicCreated(topic) => {
                 start(1);
@@ -109,18 +121,18 @@ impl MetadataRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
         let mut reader = Reader { rest: bytes };
         let [kind, version] = reader.array()?;
-        if !(1..=7).contains(&kind) || version != VERSION {
+        if !(1..=7).contains(&kind) || version > version_of(kind) {
             return Err(MetadataError::FromTheFuture { kind, version });
         }
         let record = match kind {
             1 => {
                 let id = reader.id()?;
                 let name = reader.name()?;
-                let settings = reader.settings()?;
+                let settings = reader.settings(version)?;
                 let partitions = reader.handles()?;
                 Self::TopicCreated(TopicMetadata { name, id, settings, partitions })
             }
-            2 => Self::SettingsChanged { id: reader.id()?, settings: reader.settings()? },
+            2 => Self::SettingsChanged { id: reader.id()?, settings: reader.settings(version)? },
             3 => Self::PartitionsAdded { id: reader.id()?, partitions: reader.handles()? },
             4 => Self::TopicDeleted { id: reader.id()? },
             5 => {
@@ -141,6 +153,11 @@ impl MetadataRecord {
             trailing => Err(MetadataError::Trailing(trailing)),
         }
     }
+}
+
+/// The version in which this program writes a kind.
+const fn version_of(kind: u8) -> u8 {
+    if kind <= 2 { SETTINGS_VERSION } else { VERSION }
 }
 
 /// Appends a list of records.
@@ -183,13 +200,23 @@ fn put_settings(out: &mut Vec<u8>, settings: &TopicSettings) {
         flag(settings.durability == Durability::Fsync, FLAG_FSYNC)
             | flag(settings.retention_ms.is_some(), FLAG_RETENTION_MS)
             | flag(settings.retention_bytes.is_some(), FLAG_RETENTION_BYTES)
-            | flag(settings.compact, FLAG_COMPACT),
+            | flag(settings.cleanup.compacts(), FLAG_COMPACT)
+            | flag(settings.cleanup == Cleanup::CompactAndDelete, FLAG_DELETE_TOO)
+            | flag(settings.compaction_lag_ms_max.is_some(), FLAG_LAG_MAX)
+            | flag(settings.compression.level.is_some(), FLAG_LEVEL),
     );
     out.extend_from_slice(&settings.retention_ms.unwrap_or(0).to_be_bytes());
     out.extend_from_slice(&settings.retention_bytes.unwrap_or(0).to_be_bytes());
     out.extend_from_slice(&settings.segment_bytes.to_be_bytes());
     out.extend_from_slice(&settings.segment_ms.to_be_bytes());
     out.extend_from_slice(&settings.batch_bytes_max.to_be_bytes());
+    out.push(settings.compression.codec as u8);
+    out.extend_from_slice(&settings.compression.level.unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(&settings.delete_retention_ms.to_be_bytes());
+    out.extend_from_slice(&settings.compaction_lag_ms_min.to_be_bytes());
+    out.extend_from_slice(&settings.compaction_lag_ms_max.unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(&settings.dirty_ratio_permille.to_be_bytes());
+    out.extend_from_slice(&settings.index_bytes_max.to_be_bytes());
 }
 
 fn put_handles(out: &mut Vec<u8>, handles: &[PartitionHandle]) {
@@ -234,9 +261,9 @@ impl<'a> Reader<'a> {
         name.ok().and_then(TopicName::new).ok_or(MetadataError::Field("name"))
     }
 
-    fn settings(&mut self) -> Result<TopicSettings, MetadataError> {
+    fn settings(&mut self, version: u8) -> Result<TopicSettings, MetadataError> {
         let [flags] = self.array()?;
-        if flags & !FLAGS_KNOWN != 0 {
+        if FLAGS_KNOWN.get(usize::from(version)).is_none_or(|known| flags & !known != 0) {
             return Err(MetadataError::Field("settings flags"));
         }
         let optional = |flag: u8, value: u64, name| match (flags & flag != 0, value) {
@@ -244,18 +271,42 @@ impl<'a> Reader<'a> {
             (false, 0) => Ok(None),
             (false, _) => Err(MetadataError::Field(name)),
         };
-        Ok(TopicSettings {
-            durability: if flags & FLAG_FSYNC != 0 {
-                Durability::Fsync
-            } else {
-                Durability::Memory
-            },
+        let durability =
+            if flags & FLAG_FSYNC != 0 { Durability::Fsync } else { Durability::Memory };
+        let cleanup = match (flags & FLAG_COMPACT != 0, flags & FLAG_DELETE_TOO != 0) {
+            (false, false) => Cleanup::Delete,
+            (true, false) => Cleanup::Compact,
+            (true, true) => Cleanup::CompactAndDelete,
+            (false, true) => return Err(MetadataError::Field("settings flags")),
+        };
+        let settings = TopicSettings {
+            durability,
             retention_ms: optional(FLAG_RETENTION_MS, self.u64()?, "retention ms")?,
             retention_bytes: optional(FLAG_RETENTION_BYTES, self.u64()?, "retention bytes")?,
             segment_bytes: self.u64()?,
             segment_ms: self.u64()?,
             batch_bytes_max: self.u32()?,
-            compact: flags & FLAG_COMPACT != 0,
+            cleanup,
+            ..TopicSettings::default()
+        };
+        if version == 0 {
+            return Ok(settings);
+        }
+        let [codec, level] = self.array()?;
+        let codec = Codec::from_number(codec).ok_or(MetadataError::Field("codec"))?;
+        let level = match (flags & FLAG_LEVEL != 0, i8::from_be_bytes([level])) {
+            (true, level) => Some(level),
+            (false, 0) => None,
+            (false, _) => return Err(MetadataError::Field("compression level")),
+        };
+        Ok(TopicSettings {
+            compression: Compression { codec, level },
+            delete_retention_ms: self.u64()?,
+            compaction_lag_ms_min: self.u64()?,
+            compaction_lag_ms_max: optional(FLAG_LAG_MAX, self.u64()?, "compaction lag max ms")?,
+            dirty_ratio_permille: u16::from_be_bytes(self.array()?),
+            index_bytes_max: self.u32()?,
+            ..settings
         })
     }
 

@@ -39,8 +39,109 @@ pub struct TopicSettings {
     pub segment_ms: u64,
     /// Largest batch accepted (Kafka's `max.message.bytes`).
     pub batch_bytes_max: u32,
-    /// Keep the newest record per key instead of deleting by age (Kafka's `cleanup.policy=compact`).
-    pub compact: bool,
+    /// What becomes of old records (Kafka's `cleanup.policy`).
+    pub cleanup: Cleanup,
+    /// Codec of the batches made here. A client's batches keep theirs.
+    pub compression: Compression,
+    /// A tombstone is kept this long after a compaction first kept it (Kafka's `delete.retention.ms`).
+    pub delete_retention_ms: u64,
+    /// Records younger than this are not compacted (Kafka's `min.compaction.lag.ms`).
+    pub compaction_lag_ms_min: u64,
+    /// Records older than this make a partition due for compaction, however clean it is. `None`: never (Kafka's
+    /// `max.compaction.lag.ms`).
+    pub compaction_lag_ms_max: Option<u64>,
+    /// Compact when this part of a log, in thousandths of its bytes, has not been compacted yet (Kafka's
+    /// `min.cleanable.dirty.ratio`).
+    pub dirty_ratio_permille: u16,
+    /// Roll a segment when an index of it would be larger than this (Kafka's `segment.index.bytes`).
+    pub index_bytes_max: u32,
+}
+
+impl Default for TopicSettings {
+    /// What a topic has that says nothing: kept for seven days, uncompressed, synced.
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            retention_ms: Some(604_800_000),
+            retention_bytes: None,
+            segment_bytes: 64 << 20,
+            segment_ms: 604_800_000,
+            batch_bytes_max: 1_048_588,
+            cleanup: Cleanup::Delete,
+            compression: Compression::default(),
+            delete_retention_ms: 86_400_000,
+            compaction_lag_ms_min: 0,
+            compaction_lag_ms_max: None,
+            dirty_ratio_permille: 500,
+            index_bytes_max: 10 << 20,
+        }
+    }
+}
+
+/// What becomes of old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Segments go by age and size.
+    Delete,
+    /// The newest record of each key stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+impl Cleanup {
+    /// Whether the newest record of each key is what stays.
+    #[must_use]
+    pub fn compacts(self) -> bool {
+        self != Self::Delete
+    }
+
+    /// Whether segments go by age and size.
+    #[must_use]
+    pub fn deletes(self) -> bool {
+        self != Self::Compact
+    }
+}
+
+/// A codec with its level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compression {
+    /// Which.
+    pub codec: Codec,
+    /// The codec's own scale; `None` is the codec's default.
+    pub level: Option<i8>,
+}
+
+/// Kafka's codecs, with their numbers in a batch's attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Codec {
+    /// As it is.
+    #[default]
+    None = 0,
+    /// RFC 1952.
+    Gzip = 1,
+    /// Snappy blocks in xerial's framing.
+    Snappy = 2,
+    /// LZ4 frames.
+    Lz4 = 3,
+    /// Zstandard, RFC 8878 (KIP-110).
+    Zstd = 4,
+}
+
+impl Codec {
+    /// From the three lowest bits of a batch's attributes.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Gzip),
+            2 => Some(Self::Snappy),
+            3 => Some(Self::Lz4),
+            4 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
 }
 
 /// Why metadata refused a command. The caller maps it to its protocol's code.
@@ -89,7 +190,7 @@ impl From<&headwater_config::TopicSpec> for TopicSettings {
             segment_bytes: spec.segment_bytes,
             segment_ms: ms(spec.segment_time),
             batch_bytes_max: spec.batch_bytes_max,
-            compact: false,
+            ..Self::default()
         }
     }
 }

@@ -15,7 +15,13 @@ fn settings(seed: u64) -> TopicSettings {
         segment_bytes: 1 << 20,
         segment_ms: seed,
         batch_bytes_max: 1_000_000,
-        compact: seed & 8 != 0,
+        cleanup: [Cleanup::Delete, Cleanup::Compact, Cleanup::CompactAndDelete][seed as usize % 3],
+        compression: Compression {
+            codec: Codec::from_number((seed % 5) as u8).unwrap(),
+            level: (seed & 8 != 0).then_some(-3),
+        },
+        compaction_lag_ms_max: (seed & 1 != 0).then_some(seed),
+        ..TopicSettings::default()
     }
 }
 
@@ -128,12 +134,15 @@ fn bytes_of_each_kind_are_frozen() {
         settings: settings(2 | 8),
         partitions: vec![PartitionHandle::new(258)],
     };
-    let mut wanted = vec![1, 0];
+    let mut wanted = vec![1, 1];
     wanted.extend_from_slice(&[0xab; 16]);
-    wanted.extend_from_slice(&[1, b't', 1 | 2 | 8]);
+    wanted.extend_from_slice(&[1, b't', 1 | 2 | 8 | 64]);
     wanted.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0]);
     wanted.extend_from_slice(&[0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]);
-    wanted.extend_from_slice(&[0, 0x0f, 0x42, 0x40, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]);
+    wanted.extend_from_slice(&[0, 0x0f, 0x42, 0x40, 0, 0xfd, 0, 0, 0, 0, 5, 0x26, 0x5c, 0]);
+    wanted.extend_from_slice(&[0; 16]);
+    wanted.extend_from_slice(&[1, 0xf4, 0, 0xa0, 0, 0]);
+    wanted.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(encoded(MetadataRecord::TopicCreated(topic)), wanted);
     assert_eq!(encoded(MetadataRecord::TopicDeleted { id })[..3], [4, 0, 0xab]);
     let taken = encoded(MetadataRecord::ProducerIdsTaken { next: 1_000 });
@@ -142,6 +151,35 @@ fn bytes_of_each_kind_are_frozen() {
     assert_eq!(taken, [6, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     let epoch = LeaderEpoch::new(7).unwrap();
     assert_eq!(encoded(MetadataRecord::EpochStarted { epoch }), [7, 0, 0, 0, 0, 7]);
+}
+
+#[test]
+fn settings_of_the_first_version_are_read() {
+    let old = [
+        &[2, 0][..],
+        &[9; 16],
+        &[1 | 2 | 8],
+        &60_000u64.to_be_bytes(),
+        &0u64.to_be_bytes(),
+        &(1u64 << 20).to_be_bytes(),
+        &5_000u64.to_be_bytes(),
+        &4_096u32.to_be_bytes(),
+    ]
+    .concat();
+    let settings = TopicSettings {
+        retention_ms: Some(60_000),
+        segment_bytes: 1 << 20,
+        segment_ms: 5_000,
+        batch_bytes_max: 4_096,
+        cleanup: Cleanup::Compact,
+        ..TopicSettings::default()
+    };
+    let id = TopicId::from_bytes([9; 16]);
+    let expected = MetadataRecord::SettingsChanged { id, settings };
+    assert_eq!(MetadataRecord::decode(&old), Ok(expected));
+    let mut unknown = old.clone();
+    unknown[18] |= 16;
+    assert_eq!(MetadataRecord::decode(&unknown), Err(MetadataError::Field("settings flags")));
 }
 
 #[test]

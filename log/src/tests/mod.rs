@@ -38,7 +38,7 @@ pub(crate) fn settings() -> TopicSettings {
         segment_bytes: 64 << 10,
         segment_ms: u64::MAX,
         batch_bytes_max: 100_000,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn settings(durability: Durability) -> TopicSettings {
         segment_bytes: 8 << 10,
         segment_ms: 3_600_000,
         batch_bytes_max: 4 << 10,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 

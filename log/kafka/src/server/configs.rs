@@ -4,7 +4,7 @@
 //! Keys whose only supported value is Kafka's default are accepted with that value.
 //! Neighbours: `create_topics` reads them, `describe_configs` shows them.
 
-use headwater_log::metadata::{Durability, TopicSettings};
+use headwater_log::metadata::{Cleanup, Durability, TopicSettings};
 
 /// Kafka's `ConfigDef.Type` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,12 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
     vec![
         entry(
             "cleanup.policy",
-            if settings.compact { "compact" } else { "delete" }.to_owned(),
+            match settings.cleanup {
+                Cleanup::Delete => "delete",
+                Cleanup::Compact => "compact",
+                Cleanup::CompactAndDelete => "compact,delete",
+            }
+            .to_owned(),
             Kind::List,
             "delete old segments, or keep the newest record per key",
         ),
@@ -116,7 +121,14 @@ pub(super) fn set(
     }
     let Some(value) = value.map(str::trim) else { return Ok(()) };
     match key {
-        "cleanup.policy" => settings.compact = choice(key, value, &["delete", "compact"])? == 1,
+        "cleanup.policy" => {
+            let choices = ["delete", "compact", "compact,delete", "delete,compact"];
+            settings.cleanup = match choice(key, value, &choices)? {
+                0 => Cleanup::Delete,
+                1 => Cleanup::Compact,
+                _ => Cleanup::CompactAndDelete,
+            };
+        }
         DURABILITY => {
             let fsync = choice(key, value, &["memory", "fsync"])? == 1;
             settings.durability = if fsync { Durability::Fsync } else { Durability::Memory };
@@ -166,7 +178,7 @@ pub(super) fn sample() -> TopicSettings {
         segment_bytes: 64 << 20,
         segment_ms: 604_800_000,
         batch_bytes_max: 1_048_588,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 
@@ -204,7 +216,8 @@ mod tests {
             segment_bytes: 1 << 20,
             segment_ms: 1000,
             batch_bytes_max: 2048,
-            compact: true,
+            cleanup: Cleanup::Compact,
+            ..TopicSettings::default()
         };
         assert_eq!(settings, expected);
     }
@@ -218,7 +231,7 @@ mod tests {
             ("segment.bytes", "10"),
             ("segment.bytes", "4294967296"),
             ("compression.type", "lz4"),
-            ("cleanup.policy", "compact,delete"),
+            ("cleanup.policy", "keep"),
             ("min.insync.replicas", "2"),
             ("message.timestamp.type", "LogAppendTime"),
             ("max.message.bytes", "0"),

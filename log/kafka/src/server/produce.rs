@@ -254,7 +254,7 @@ impl Place<'_> {
             Refused::new(ErrorCode::InvalidRecord, "one record batch per partition is required")
         })?;
         check(records, self.version)?;
-        if self.topic.is_some_and(|topic| topic.settings().compact) {
+        if self.topic.is_some_and(|topic| topic.settings().cleanup.compacts()) {
             check_keys(records)?;
         }
         let mut moved = door.log().moved();

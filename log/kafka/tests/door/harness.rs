@@ -9,7 +9,7 @@ use headwater_kafka::wire::messages::{
 use headwater_kafka::wire::{FrameReader, Limits, decode_response, encode_request};
 use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
-use headwater_log::metadata::{Durability, TopicSettings};
+use headwater_log::metadata::{Cleanup, Durability, TopicSettings};
 use headwater_log::{Log, LogOptions, Running, TopicName, batch};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) fn settings() -> TopicSettings {
         segment_bytes: 16 << 20,
         segment_ms: 604_800_000,
         batch_bytes_max: 1 << 20,
-        compact: false,
+        ..TopicSettings::default()
     }
 }
 
@@ -78,7 +78,7 @@ impl Harness {
         log.create_topic(&TopicName::new("t").unwrap(), 2, settings()).unwrap();
         // As the process makes it: nobody may see it.
         log.create_topic(&TopicName::new("__headwater_ledger").unwrap(), 1, settings()).unwrap();
-        let compact = TopicSettings { compact: true, ..settings() };
+        let compact = TopicSettings { cleanup: Cleanup::Compact, ..settings() };
         log.create_topic(&TopicName::new("c").unwrap(), 1, compact).unwrap();
         let door = Door::new(log.clone(), door_settings, Box::new(Rules));
         let shutdown = watch::Sender::new(false);
