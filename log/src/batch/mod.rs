@@ -21,6 +21,7 @@
 //! more than they hold. Neighbours: partitions append and read these, segments store them verbatim.
 
 mod builder;
+pub mod compression;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -30,12 +31,21 @@ pub use builder::{BatchBuilder, Seal};
 pub use records::{Records, records};
 
 use crate::{LeaderEpoch, Offset};
+use compression::{Codec, Compression};
 
 /// Bytes of a batch's header, up to the first record.
 pub const HEADER_BYTES: usize = 61;
 
+/// Plain bytes that the records of one batch may have: what a reader holds in memory for one compressed batch, at most.
+/// Sixteen producers' batches at Kafka's default size, compressed to a thirtieth, are half of it. A client's batch beyond it
+/// is refused.
+pub const PLAIN_BYTES_MAX: usize = 32 << 20;
+
 /// Bytes before those that `batch_length` counts.
 const LENGTH_PREFIX_BYTES: usize = 12;
+
+/// A record's length, attributes, two deltas, two lengths and header count.
+const RECORD_BYTES_MIN: usize = 7;
 
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
@@ -103,9 +113,15 @@ pub enum BatchError {
     /// A client's batch that Kafka's broker would refuse.
     #[error("batch is refused: {0}")]
     Refused(&'static str),
-    /// The records are compressed, which this reader does not undo.
-    #[error("batch is compressed with codec {0}")]
-    Compressed(u8),
+    /// The records' bytes are not one whole stream of the codec.
+    #[error("the records are not a whole {0} stream")]
+    Stream(Codec),
+    /// The records are larger, uncompressed, than a reader holds in memory.
+    #[error("the records have more than {limit_bytes} bytes uncompressed")]
+    PlainTooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
 }
 
 impl BatchHeader {
@@ -159,7 +175,7 @@ impl BatchHeader {
         if self.base_offset < 0 {
             return wrong("baseOffset");
         }
-        if self.codec() > 4 {
+        if Codec::from_number(self.codec_number()).is_none() {
             return wrong("attributes");
         }
         if self.record_count <= 0 {
@@ -171,9 +187,11 @@ impl BatchHeader {
         {
             return wrong("lastOffsetDelta");
         }
-        // A record takes seven bytes at least, so an uncompressed batch cannot hold more than that.
+        // An uncompressed batch cannot hold more than that.
         let records_bytes = self.size_bytes() - HEADER_BYTES;
-        if self.codec() == 0 && self.record_count as usize > records_bytes / 7 {
+        if self.codec() == Codec::None
+            && self.record_count as usize > records_bytes / RECORD_BYTES_MIN
+        {
             return wrong("recordCount");
         }
         Ok(())
@@ -232,9 +250,14 @@ impl BatchHeader {
         self.producer_id == PRODUCER_ID_MADE_HERE
     }
 
-    /// Compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    /// How the records are compressed.
     #[must_use]
-    pub fn codec(&self) -> u8 {
+    pub fn codec(&self) -> Codec {
+        // Numbers that mean nothing are refused by `check`.
+        Codec::from_number(self.codec_number()).unwrap_or_default()
+    }
+
+    fn codec_number(&self) -> u8 {
         (self.attributes & ATTRIBUTE_CODEC) as u8
     }
 
@@ -303,6 +326,30 @@ pub fn readdress(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_s
     batch[51..53].copy_from_slice(&producer_epoch.to_be_bytes());
     batch[53..57].copy_from_slice(&base_sequence.to_be_bytes());
     put_crc(batch);
+}
+
+/// The same batch with its records compressed; `None` when that would not make it smaller, or the batch is not an
+/// uncompressed one. Offsets, counts and timestamps stay; length, attributes and CRC are made anew.
+#[must_use]
+pub fn compressed(batch: &[u8], compression: Compression) -> Option<Vec<u8>> {
+    let header = BatchHeader::parse(batch).ok()?;
+    if compression.codec == Codec::None || header.codec() != Codec::None {
+        return None;
+    }
+    let plain = batch.get(HEADER_BYTES..header.size_bytes())?;
+    let mut out = batch[..HEADER_BYTES].to_vec();
+    compression::compress(compression, plain, &mut out).ok()?;
+    if out.len() >= header.size_bytes() {
+        return None;
+    }
+    let length = i32::try_from(out.len() - LENGTH_PREFIX_BYTES).ok()?;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    let attributes = header.attributes | i16::from(compression.codec as u8);
+    out[21..23].copy_from_slice(&attributes.to_be_bytes());
+    put_crc(&mut out);
+    // It stays in memory for readers at the tail: what was room for the worst case is given back.
+    out.shrink_to_fit();
+    Some(out)
 }
 
 /// Writes the CRC of the bytes behind it. The slice is exactly one batch.

@@ -6,17 +6,20 @@
 //!         · header count varint · headers
 //! header: name length varint · name · value length varint (-1 null) · value
 //! ```
-//! Invariant: every length is checked against the bytes that are there before anything is sliced or
-//! reserved. Neighbours: the header's checks are in [`super`], the encoder in [`super::builder`].
+//! Compressed records are undone first, as a whole, [`PLAIN_BYTES_MAX`] bytes at most: this is the only place where a stored
+//! batch is decompressed, and only those who need its records come here. Invariant: every length is checked against the bytes
+//! that are there before anything is sliced or reserved. Neighbours: the header's checks are in [`super`], the encoder in [`super::builder`].
 
-use super::{BatchError, BatchHeader, HEADER_BYTES, varint};
+use super::compression::{Codec, decompress};
+use super::{BatchError, BatchHeader, HEADER_BYTES, PLAIN_BYTES_MAX, RECORD_BYTES_MIN, varint};
 use crate::record::Record;
 use bytes::Bytes;
 
-/// Iterator over a batch's records; slices share the batch's memory. Ends after its first error.
+/// Iterator over a batch's records; slices share the memory of the batch, or of what it was decompressed into. Ends after
+/// its first error.
 #[derive(Debug)]
 pub struct Records {
-    batch: Bytes,
+    plain: Bytes,
     header: BatchHeader,
     at: usize,
     read: u32,
@@ -24,18 +27,22 @@ pub struct Records {
     ended: bool,
 }
 
-/// The records of one uncompressed batch. Bytes after the batch are not looked at.
+/// The records of one batch. Bytes after the batch are not looked at.
 ///
 /// # Errors
-/// [`BatchError::Compressed`], or what [`BatchHeader::parse`] says.
+/// [`BatchError::Stream`] and [`BatchError::PlainTooLarge`] for compressed records, or what [`BatchHeader::parse`] says.
 pub fn records(batch: &Bytes) -> Result<Records, BatchError> {
     let header = BatchHeader::parse(batch)?;
-    match header.codec() {
-        0 => {}
-        codec => return Err(BatchError::Compressed(codec)),
+    let stored = batch.slice(HEADER_BYTES..header.size_bytes());
+    let plain = match header.codec() {
+        Codec::None => stored,
+        codec => Bytes::from(decompress(codec, &stored, PLAIN_BYTES_MAX)?),
+    };
+    // Known for uncompressed records from the header's own check.
+    if header.record_count as usize > plain.len() / RECORD_BYTES_MIN {
+        return Err(BatchError::Field("recordCount"));
     }
-    let batch = batch.slice(..header.size_bytes());
-    Ok(Records { batch, header, at: HEADER_BYTES, read: 0, delta_min: 0, ended: false })
+    Ok(Records { plain, header, at: 0, read: 0, delta_min: 0, ended: false })
 }
 
 impl Records {
@@ -43,7 +50,7 @@ impl Records {
         let index = self.read;
         if i64::from(index) == i64::from(self.header.record_count) {
             // Kafka: "Incorrect declared batch size, records still remaining in file".
-            return (self.at != self.batch.len()).then_some(Err(BatchError::Record(index)));
+            return (self.at != self.plain.len()).then_some(Err(BatchError::Record(index)));
         }
         let Some((record, end)) = self.parse() else {
             return Some(Err(BatchError::Record(index)));
@@ -55,10 +62,10 @@ impl Records {
     }
 
     fn parse(&self) -> Option<(Record, usize)> {
-        let (length, used) = varint::read_i32(self.batch.get(self.at..)?)?;
+        let (length, used) = varint::read_i32(self.plain.get(self.at..)?)?;
         let start = self.at + used;
         let end = start.checked_add(usize::try_from(length).ok()?)?;
-        let mut cursor = Cursor { bytes: self.batch.get(start..end)?, at: 0 };
+        let mut cursor = Cursor { bytes: self.plain.get(start..end)?, at: 0 };
         let _attributes = cursor.take(1)?;
         let timestamp_delta = cursor.varlong()?;
         let offset_delta = i64::from(cursor.varint()?);
@@ -66,7 +73,7 @@ impl Records {
         {
             return None;
         }
-        let share = |part: Option<&[u8]>| part.map(|part| self.batch.slice_ref(part));
+        let share = |part: Option<&[u8]>| part.map(|part| self.plain.slice_ref(part));
         let key = share(cursor.nullable()?);
         let value = share(cursor.nullable()?);
         let count = usize::try_from(cursor.varint()?).ok()?;

@@ -230,13 +230,6 @@ fn a_header_count_beyond_the_record_reserves_nothing() {
     assert_eq!(read[2], Err(BatchError::Record(2)));
 }
 
-#[test]
-fn compressed_batches_are_left_alone() {
-    let mut batch = one_batch().to_vec();
-    batch[22] = 4;
-    assert_eq!(records(&Bytes::from(batch)).unwrap_err(), BatchError::Compressed(4));
-}
-
 fn any_record() -> impl Strategy<Value = (Record, Headers)> {
     let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from);
     let header = ("[a-z.-]{0,12}", bytes(20));

@@ -11,6 +11,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::batch::compression::{Codec, Compression};
 pub use decide::{Command, Limits, decide};
 pub use encoding::{MetadataError, decode_all, encode_all};
 pub use state::{ApplyError, MetadataRecord, MetadataState, PartitionHandle, TopicMetadata};
@@ -100,47 +101,6 @@ impl Cleanup {
     #[must_use]
     pub fn deletes(self) -> bool {
         self != Self::Compact
-    }
-}
-
-/// A codec with its level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Compression {
-    /// Which.
-    pub codec: Codec,
-    /// The codec's own scale; `None` is the codec's default.
-    pub level: Option<i8>,
-}
-
-/// Kafka's codecs, with their numbers in a batch's attributes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Codec {
-    /// As it is.
-    #[default]
-    None = 0,
-    /// RFC 1952.
-    Gzip = 1,
-    /// Snappy blocks in xerial's framing.
-    Snappy = 2,
-    /// LZ4 frames.
-    Lz4 = 3,
-    /// Zstandard, RFC 8878 (KIP-110).
-    Zstd = 4,
-}
-
-impl Codec {
-    /// From the three lowest bits of a batch's attributes.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::None),
-            1 => Some(Self::Gzip),
-            2 => Some(Self::Snappy),
-            3 => Some(Self::Lz4),
-            4 => Some(Self::Zstd),
-            _ => None,
-        }
     }
 }
 

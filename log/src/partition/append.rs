@@ -5,7 +5,7 @@
 use super::producers::Sequence;
 use super::state::State;
 use super::{AppendError, Appended, Condition, Partition};
-use crate::batch::{self, BatchBuilder, BatchError, BatchHeader, sequence_plus};
+use crate::batch::{self, BatchBuilder, BatchError, sequence_plus};
 use crate::record::RecordParts;
 use crate::{Offset, Position};
 use bytes::BytesMut;
@@ -70,7 +70,7 @@ impl Partition {
         if header.size_bytes() != batch.len() {
             return Err(BatchError::Field("batchLength").into());
         }
-        let mut batch = check_records(batch, &header)?;
+        let mut batch = check_records(batch)?;
         let mut state = self.state.lock();
         if let Sequence::Duplicate(base, last) = state.producers.check(&header)? {
             return Ok(Appended { base, last, duplicate: true });
@@ -150,11 +150,8 @@ fn check_size(record: &RecordParts<'_>, limit_bytes: usize) -> Result<(), Append
     Ok(())
 }
 
-/// Reads every record of an uncompressed batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
-fn check_records(batch: BytesMut, header: &BatchHeader) -> Result<BytesMut, AppendError> {
-    if header.codec() != 0 {
-        return Ok(batch);
-    }
+/// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
+fn check_records(batch: BytesMut) -> Result<BytesMut, AppendError> {
     let batch = batch.freeze();
     for record in batch::records(&batch)? {
         record?;

@@ -62,8 +62,10 @@ pub(super) fn batch_code(error: &BatchError) -> ErrorCode {
         BatchError::Magic(_)
         | BatchError::Field(_)
         | BatchError::Record(_)
-        | BatchError::Compressed(_)
+        | BatchError::Stream(_)
         | BatchError::Refused(_) => ErrorCode::InvalidRecord,
+        // A Java producer answers this by sending the batch again in two.
+        BatchError::PlainTooLarge { .. } => ErrorCode::MessageTooLarge,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::wire::{
     ErrorCode, LENGTH_BYTES, Limits, RequestHead, Versions, WireError, encode_response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use headwater_log::batch::compression::Codec;
 use headwater_log::batch::{self, BatchHeader};
 use headwater_log::{AckPoint, AppendError, Appended, Partition, Position, Settled, Topic};
 use request::{PartitionData, Request, TopicData};
@@ -34,9 +35,6 @@ const VERSION_MIN: i16 = 3;
 
 /// The lowest version whose clients know zstd (KIP-110).
 const VERSION_ZSTD: i16 = 7;
-
-/// Codec number of zstd in a batch's attributes.
-const CODEC_ZSTD: u8 = 4;
 
 /// The bit of a batch's attributes for timestamps made by the broker.
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -294,7 +292,7 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
     if header.size_bytes() > records.len() {
         return refuse(ErrorCode::CorruptMessage, "the record batch is cut short");
     }
-    if header.codec() == CODEC_ZSTD && version < VERSION_ZSTD {
+    if header.codec() == Codec::Zstd && version < VERSION_ZSTD {
         return refuse(ErrorCode::UnsupportedCompressionType, "zstd needs Produce version 7");
     }
     if header.is_transactional() {
@@ -312,16 +310,10 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A topic that keeps the newest record per key takes no record without one. Compressed batches are
-/// looked at by compaction.
+/// A topic that keeps the newest record per key takes no record without one.
 fn check_keys(records: &Bytes) -> Result<(), Refused> {
-    let read = match batch::records(records) {
-        Ok(read) => read,
-        Err(batch::BatchError::Compressed(_)) => return Ok(()),
-        Err(error) => {
-            return Err(Refused::new(lookup::batch_code(&error), error.to_string()));
-        }
-    };
+    let read = batch::records(records)
+        .map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
     let mut keyless = Vec::new();
     for (index, record) in (0_i32..).zip(read) {
         let record =
