@@ -27,7 +27,7 @@ fn cpu() -> Duration {
 
 fn open(dir: &Path, config: &headwater_config::Config) -> Log {
     let options = LogOptions {
-        dir: dir.to_owned(),
+        dirs: vec![dir.to_owned()],
         journal_file_bytes: config.storage.journal_file_bytes,
         journal_files: config.storage.journal_files,
         commit_delay: config.storage.commit_delay,

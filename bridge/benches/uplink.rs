@@ -33,7 +33,7 @@ fn cpu() -> Duration {
 
 fn open(dir: &Path) -> Log {
     let options = LogOptions {
-        dir: dir.to_owned(),
+        dirs: vec![dir.to_owned()],
         journal_file_bytes: 16 << 20,
         journal_files: 4,
         commit_delay: Duration::ZERO,

@@ -223,7 +223,7 @@ impl Node {
 
 pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> Log {
     let options = LogOptions {
-        dir: "/data".into(),
+        dirs: vec!["/data".into()],
         journal_file_bytes: config.storage.journal_file_bytes,
         journal_files: config.storage.journal_files,
         commit_delay: config.storage.commit_delay,

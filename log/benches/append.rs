@@ -107,7 +107,7 @@ fn encoding() {
 
 fn options(dir: &Path) -> LogOptions {
     LogOptions {
-        dir: dir.to_owned(),
+        dirs: vec![dir.to_owned()],
         journal_file_bytes: 64 << 20,
         journal_files: 4,
         commit_delay: Duration::ZERO,

@@ -8,7 +8,7 @@
 //! Neighbours: `commit` runs it inline at a full ring, the checkpoint thread at half of it, `recovery` reads the result.
 
 use crate::catalog::Catalog;
-use crate::engine::Engine;
+use crate::directory::Directory;
 use crate::metadata::encode_all;
 use crate::partition::Condition;
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) enum CheckpointError {
     /// No room for the catalog: the one before it still holds, and the journal with it.
     #[error("the disk is full")]
     Full,
-    /// The log is offline.
+    /// The directory is offline.
     #[error("{0}")]
     Failed(String),
 }
@@ -43,8 +43,8 @@ pub(crate) struct Checkpointer {
     pub(crate) cycle: u64,
 }
 
-impl Engine {
-    /// Runs one checkpoint and returns the cycle up to which the ring may be released. An error takes the log offline.
+impl Directory {
+    /// Runs one checkpoint and returns the cycle up to which the ring may be released. An error takes the directory offline.
     ///
     /// A full disk is not an end: what is in the journal stays there, and the next checkpoint tries again.
     pub(crate) fn checkpoint(&self, clean: bool) -> Result<u64, CheckpointError> {
@@ -58,6 +58,19 @@ impl Engine {
         result
     }
 
+    /// A checkpoint, and the release of the ring's files that it frees.
+    ///
+    /// # Errors
+    /// What failed; the directory is offline then, or its disk is full.
+    pub(crate) fn step_checkpoint(&self) -> Result<(), String> {
+        if let Some(reason) = self.shared.offline() {
+            return Err(reason);
+        }
+        let cycle = self.checkpoint(false).map_err(|e| e.to_string())?;
+        self.committer.lock().journal.release(cycle);
+        Ok(())
+    }
+
     fn run_checkpoint(&self, last: &mut Checkpointer, clean: bool) -> Result<u64, CheckpointError> {
         self.wanted.state.lock().checkpoint = false;
         let mark = *self.mark.lock();
@@ -67,7 +80,7 @@ impl Engine {
         // One deleted meanwhile would be described half: then the description begins again, without it.
         let (metadata, metadata_sequence, partitions, entries) = loop {
             let (metadata, metadata_sequence, partitions) = {
-                let metadata = self.metadata.lock();
+                let metadata = self.node.metadata();
                 let mut bytes = Vec::new();
                 encode_all(&metadata.state.snapshot(), &mut bytes);
                 (bytes, metadata.sequence, self.partitions())
@@ -79,7 +92,7 @@ impl Engine {
                 break (metadata, metadata_sequence, partitions, entries);
             }
         };
-        let dir = &self.options.dir;
+        let dir = self.path();
         let disk = &*self.shared.disk;
         self.shared.sync_topics(&dir.join("topics")).map_err(CheckpointError::Failed)?;
         let catalog = Catalog {
@@ -92,7 +105,7 @@ impl Engine {
             partitions: entries,
         };
         catalog
-            .write(disk, dir, &self.directory_id)
+            .write(disk, dir, &self.id)
             .map_err(|e| CheckpointError::of(&e, "writing the catalog"))?;
         for (partition, entry) in partitions.iter().zip(&catalog.partitions) {
             partition.note_checkpoint(entry);

@@ -9,7 +9,7 @@
 
 use crate::Offset;
 use crate::checkpoint::CheckpointError;
-use crate::engine::Engine;
+use crate::directory::Directory;
 use crate::journal::cycle::{End, batches_overhead};
 use crate::journal::ring::Room;
 use crate::journal::{CycleBuilder, Journal};
@@ -33,6 +33,10 @@ pub(crate) struct Committer {
     pub(crate) journal: Journal,
     cycle: CycleBuilder,
     waiting: Vec<Arc<Partition>>,
+    /// Partitions whose making other directories have not synced yet.
+    unmade: Vec<Arc<Partition>>,
+    /// Partitions deleted here, with the record that did it, which other directories have not synced yet.
+    undeleted: Vec<(u64, Arc<Partition>)>,
     /// What the cycle before committed, named again in the next one.
     previous: Vec<End>,
     /// Committed batches in memory, oldest first: (partition, end).
@@ -56,24 +60,29 @@ impl Committer {
             journal,
             cycle: CycleBuilder::default(),
             waiting: Vec::new(),
+            unmade: Vec::new(),
+            undeleted: Vec::new(),
             previous: Vec::new(),
             resident: VecDeque::new(),
         }
     }
 
     /// Runs one cycle. `false` when nothing waited, the log is offline, or there is no room for what waits.
-    pub(crate) fn step(&mut self, engine: &Engine) -> bool {
-        let shared = &engine.shared;
+    pub(crate) fn step(&mut self, directory: &Directory) -> bool {
+        let shared = &directory.shared;
         if shared.is_offline() {
             return false;
         }
+        directory.node.note_failures();
         shared.queue.take(&mut self.waiting);
-        let controls = take_controls(&mut shared.controls.lock(), engine.limits.control_bytes_max);
+        self.follow_others(directory);
+        let controls =
+            take_controls(&mut shared.controls.lock(), directory.node.limits.control_bytes_max);
         if self.waiting.is_empty() && controls.is_empty() {
             return false;
         }
-        engine.tick_log_clock();
-        match self.cycle(engine, controls) {
+        directory.node.tick_log_clock(shared);
+        match self.cycle(directory, controls) {
             Ok(written) => written,
             Err(reason) => {
                 shared.go_offline(reason);
@@ -82,20 +91,31 @@ impl Committer {
         }
     }
 
+    /// What stands in metadata that another directory has not synced must not be built upon: that directory may be the only one
+    /// that the next start finds. A new partition commits nothing until all know of it, and a deleted one keeps its files.
+    fn follow_others(&mut self, directory: &Directory) {
+        let others = directory.node.committed_beside(Some(&directory.shared));
+        self.waiting.append(&mut self.unmade);
+        self.unmade = self.waiting.extract_if(.., |p| p.created() > others).collect();
+        for (_, partition) in self.undeleted.extract_if(.., |(deletion, _)| *deletion <= others) {
+            directory.put_aside(&partition);
+        }
+    }
+
     /// `false` when the cycle was taken back: who loops over steps must not try again at once, it would be for ever.
-    fn cycle(&mut self, engine: &Engine, controls: Controls) -> Result<bool, String> {
-        let shared = &engine.shared;
+    fn cycle(&mut self, directory: &Directory, controls: Controls) -> Result<bool, String> {
+        let shared = &directory.shared;
         self.cycle.clear();
-        self.previous.truncate(engine.limits.ends_max);
+        self.previous.truncate(directory.node.limits.ends_max);
         self.cycle.ends(&self.previous);
         let empty_bytes = self.cycle.length();
         let mut gathered = self.gather_controls(controls);
         // A deletion is synced and carried out before anything else happens, so that a topic made again under
         // its name finds the place free.
         if gathered.deleted.is_empty() {
-            self.switch_durability(engine)?;
+            self.switch_durability(directory)?;
             let controls = self.cycle.length() > empty_bytes;
-            self.gather_batches(engine, &mut gathered, controls)?;
+            self.gather_batches(directory, &mut gathered, controls)?;
         }
         for taken in &gathered.unjournalled {
             taken.partition.publish(taken);
@@ -107,11 +127,11 @@ impl Committer {
             // Readers of `memory` topics need not wait for the sync.
             shared.notify();
         }
-        if self.cycle.length() > empty_bytes && !self.write(engine, &gathered)? {
-            self.take_back(engine, gathered);
+        if self.cycle.length() > empty_bytes && !self.write(directory, &gathered)? {
+            self.take_back(directory, gathered);
             return Ok(false);
         }
-        self.publish(engine, gathered)?;
+        self.publish(directory, gathered)?;
         Ok(true)
     }
 
@@ -130,7 +150,7 @@ impl Committer {
     }
 
     /// Puts changed durabilities into force: with a checkpoint between, so that a recovery finds each byte in one place.
-    fn switch_durability(&mut self, engine: &Engine) -> Result<(), String> {
+    fn switch_durability(&mut self, directory: &Directory) -> Result<(), String> {
         let switching: Vec<_> =
             self.waiting.iter().filter(|p| p.wants_other_durability()).cloned().collect();
         if switching.is_empty() {
@@ -139,7 +159,7 @@ impl Committer {
         for partition in &switching {
             partition.switch_durability();
         }
-        match engine.checkpoint(false) {
+        match directory.checkpoint(false) {
             Ok(cycle) => self.journal.release(cycle),
             Err(CheckpointError::Failed(reason)) => return Err(reason),
             Err(CheckpointError::Full) => {
@@ -153,11 +173,11 @@ impl Committer {
 
     fn gather_batches(
         &mut self,
-        engine: &Engine,
+        directory: &Directory,
         gathered: &mut Gathered,
         controls: bool,
     ) -> Result<(), String> {
-        let cycle_bytes_max = engine.limits.cycle_bytes_max;
+        let cycle_bytes_max = directory.node.limits.cycle_bytes_max;
         let mut frames: Vec<Bytes> = Vec::new();
         for partition in std::mem::take(&mut self.waiting) {
             let memory = partition.is_memory();
@@ -184,7 +204,7 @@ impl Committer {
                         gathered.journalled.push(taken);
                     }
                 }
-                Err(PlanError::Full) => self.full(engine, &partition),
+                Err(PlanError::Full) => self.full(directory, &partition),
                 Err(PlanError::Io(reason)) => return Err(reason),
             }
         }
@@ -192,9 +212,9 @@ impl Committer {
     }
 
     /// The ring is full and the disk too: nothing of the cycle can be kept but its control entries, which wait.
-    fn take_back(&mut self, engine: &Engine, gathered: Gathered) {
+    fn take_back(&mut self, directory: &Directory, gathered: Gathered) {
         {
-            let mut waiting = engine.shared.controls.lock();
+            let mut waiting = directory.shared.controls.lock();
             for entry in gathered.metadata.into_iter().rev() {
                 waiting.metadata.push_front(entry);
             }
@@ -202,24 +222,24 @@ impl Committer {
             waiting.deleted.splice(0..0, gathered.deleted);
         }
         for taken in gathered.journalled {
-            self.full(engine, &taken.partition);
+            self.full(directory, &taken.partition);
         }
         for partition in gathered.again {
             partition.requeue();
         }
-        engine.shared.queue.committed();
-        engine.shared.notify();
+        directory.shared.queue.committed();
+        directory.shared.notify();
     }
 
-    fn full(&self, engine: &Engine, partition: &Arc<Partition>) {
+    fn full(&self, directory: &Directory, partition: &Arc<Partition>) {
         tracing::warn!(?partition, "the disk is full: what is not committed is lost");
-        partition.cut(engine.next_epoch());
-        engine.note_full(partition);
+        partition.cut(directory.node.next_epoch());
+        directory.note_full(partition);
     }
 
     /// Writes and syncs the cycle; `false` when there is no room for it, nor for a checkpoint that would make some.
-    fn write(&mut self, engine: &Engine, gathered: &Gathered) -> Result<bool, String> {
-        let shared = &engine.shared;
+    fn write(&mut self, directory: &Directory, gathered: &Gathered) -> Result<bool, String> {
+        let shared = &directory.shared;
         let say = |what| move |e: std::io::Error| format!("{what} the journal: {e}");
         let size = self.cycle.size_bytes();
         loop {
@@ -229,7 +249,7 @@ impl Committer {
             }
             shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
             let before = self.journal.used_bytes();
-            match engine.checkpoint(false) {
+            match directory.checkpoint(false) {
                 Ok(cycle) => self.journal.release(cycle),
                 Err(CheckpointError::Full) => return Ok(false),
                 Err(CheckpointError::Failed(reason)) => return Err(reason),
@@ -255,8 +275,8 @@ impl Committer {
         Ok(true)
     }
 
-    fn publish(&mut self, engine: &Engine, gathered: Gathered) -> Result<(), String> {
-        let shared = &engine.shared;
+    fn publish(&mut self, directory: &Directory, gathered: Gathered) -> Result<(), String> {
+        let shared = &directory.shared;
         self.previous.clear();
         let mut committed = 0;
         let mut full = Vec::new();
@@ -275,25 +295,28 @@ impl Committer {
         committed += gathered.unjournalled.iter().map(|t| t.bytes).sum::<usize>();
         shared.counters.note_committed(committed);
         if let Some((sequence, _)) = gathered.metadata.back() {
-            engine.committed_sequence.fetch_max(*sequence, Ordering::AcqRel);
+            shared.committed_sequence.fetch_max(*sequence, Ordering::AcqRel);
+            if directory.node.directories.len() > 1 {
+                // The others may have waited for it.
+                directory.node.wake();
+            }
         }
         for (partition, offset) in &gathered.log_starts {
             partition.note_log_start_synced(*offset);
         }
         // After everything of the cycle is published: a checkpoint that captures it finds it all committed.
-        *engine.mark.lock() = self.journal.mark();
+        *directory.mark.lock() = self.journal.mark();
         shared.queue.committed();
         shared.notify();
-        for (_, partition) in &gathered.deleted {
-            engine.put_aside(partition);
-        }
+        self.undeleted.extend(gathered.deleted);
+        self.follow_others(directory);
         for partition in full {
             partition.flush()?;
         }
         for taken in gathered.journalled.iter().chain(&gathered.unjournalled) {
             self.resident.push_back((Arc::clone(&taken.partition), taken.end()));
         }
-        self.evict(engine)?;
+        self.evict(directory)?;
         for partition in gathered.again {
             partition.requeue();
         }
@@ -303,17 +326,18 @@ impl Committer {
         shared.counters.journal_size_bytes.store(ring, Ordering::Relaxed);
         let memory = shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed);
         if used.max(memory) * 2 > ring {
-            engine.ask_checkpoint();
+            directory.ask_checkpoint();
         }
         if self.journal.wants_file() {
-            engine.ask_file();
+            directory.ask_file();
         }
         Ok(())
     }
 
     /// Keeps the memory of the tails below its limit: oldest batches first, written to their segments if they are not yet.
-    fn evict(&mut self, engine: &Engine) -> Result<(), String> {
-        while engine.shared.tail_bytes.load(Ordering::Relaxed) > engine.options.tail_bytes_max {
+    fn evict(&mut self, directory: &Directory) -> Result<(), String> {
+        while directory.shared.tail_bytes.load(Ordering::Relaxed) > directory.shared.tail_bytes_max
+        {
             let Some((partition, end)) = self.resident.pop_front() else { return Ok(()) };
             if !partition.is_flushed(end) {
                 partition.flush()?;

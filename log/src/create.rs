@@ -96,9 +96,12 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
 }
 
 /// Makes a new directory; the superblock comes last and makes it one.
-pub(crate) fn create(disk: &dyn Disk, options: &LogOptions) -> Result<Superblock, OpenError> {
-    let dir = &options.dir;
-    let io = |source| OpenError::Io { path: dir.clone(), source };
+pub(crate) fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &LogOptions,
+) -> Result<Superblock, OpenError> {
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
     if disk.list(&dir.join("topics")).is_ok_and(|topics| !topics.is_empty()) {
         return Err(damaged(dir, "there are topics but no superblock".to_owned()));
     }

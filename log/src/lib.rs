@@ -6,6 +6,7 @@ mod checkpoint;
 pub mod clock;
 mod commit;
 mod create;
+mod directory;
 pub mod disk;
 mod encoding;
 mod engine;
@@ -13,20 +14,23 @@ mod ids;
 mod journal;
 mod log;
 pub mod metadata;
+mod node;
 mod partition;
 pub mod record;
 mod recovery;
 mod retention;
 mod segment;
 mod shared;
+mod stats;
 mod superblock;
 #[cfg(test)]
 mod tests;
 mod threads;
 
 pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
-pub use log::{Log, LogOptions, LogStats, OpenError, Recovery, Running, Topic};
+pub use log::{Log, LogOptions, OpenError, Recovery, Running, Topic};
 pub use partition::{
     AckPoint, AppendError, Appended, Hold, Loss, OffsetAndTimestamp, Partition, Positions,
     Producer, ReadError, ReadLimit, ReadOutcome, Settled,
 };
+pub use stats::{DirectoryStats, LogStats};

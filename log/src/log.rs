@@ -8,19 +8,20 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
+use crate::stats::LogStats;
 use crate::superblock::Superblock;
 use crate::threads::Threads;
 use crate::{Partition, PartitionId, TopicId, TopicName};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// All that `Log::open` needs to know.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// The data directory; made if missing.
-    pub dir: PathBuf,
+    /// The data directories, at least one; made if missing. Each has its own journal and commit thread, and new partitions
+    /// are spread over them. The budgets of memory below are shared out evenly.
+    pub dirs: Vec<PathBuf>,
     /// Bytes of one journal file; the ring has `journal_files` of them.
     pub journal_file_bytes: u64,
     /// Files in the ring.
@@ -37,7 +38,7 @@ pub struct LogOptions {
     pub topics_max: u32,
     /// Limit on partitions, internal ones not counted.
     pub partitions_max: u32,
-    /// Bytes that all topics may take on disk; above it the oldest segments that nobody holds go first.
+    /// Bytes that the topics of one directory may take on disk; above it the oldest segments that nobody holds go first.
     pub max_bytes: Option<u64>,
 }
 
@@ -101,43 +102,6 @@ pub enum OpenError {
         /// The system's answer.
         source: std::io::Error,
     },
-}
-
-/// Counters and gauges of the log, read at one moment (for metrics and health).
-#[derive(Debug, Clone, Default)]
-pub struct LogStats {
-    /// Commit cycles ended.
-    pub cycles: u64,
-    /// Bytes of journal written, padding included.
-    pub journal_bytes: u64,
-    /// Record bytes committed.
-    pub committed_bytes: u64,
-    /// Nanoseconds spent in the journal's fdatasync, in all.
-    pub sync_ns: u64,
-    /// The slowest sync so far, nanoseconds.
-    pub sync_ns_max: u64,
-    /// Histogram of sync times: count of syncs of at most 2^(i) * 64 us, i = 0.., the last is the rest.
-    pub sync_histogram: [u64; 16],
-    /// Histogram of commit sizes: count of cycles with at most 2^(i) KiB of batches, i = 0.., the last is the rest.
-    pub size_histogram: [u64; 16],
-    /// Bytes of the ring in use (not yet released by a checkpoint).
-    pub journal_used_bytes: u64,
-    /// Bytes of the ring.
-    pub journal_size_bytes: u64,
-    /// Commits that had to wait for a full ring.
-    pub ring_waits: u64,
-    /// Bytes appended and not committed.
-    pub uncommitted_bytes: u64,
-    /// Nanoseconds since the oldest uncommitted append, zero when there is none.
-    pub oldest_uncommitted_ns: u64,
-    /// Checkpoints ended.
-    pub checkpoints: u64,
-    /// The directory is offline, with the reason.
-    pub offline: Option<String>,
-    /// Damaged places in segments that readers met since the start, a sentence each; at most 100.
-    pub damage: Vec<String>,
-    /// Some partition refuses appends because the disk is full.
-    pub disk_full: bool,
 }
 
 /// The log of a node. Cheap to clone.
@@ -240,10 +204,12 @@ impl Log {
     /// # Errors
     /// [`OpenError::Io`].
     pub fn note_machine(&self) -> Result<(), OpenError> {
-        let engine = &self.engine;
-        let machine_id = engine.shared.disk.machine_id().unwrap_or_default();
-        Superblock { directory_id: engine.directory_id, machine_id }
-            .write(&*engine.shared.disk, &engine.options.dir)
+        let disk = &*self.engine.node.common.disk;
+        let machine_id = disk.machine_id().unwrap_or_default();
+        for directory in &self.engine.directories {
+            Superblock { directory_id: directory.id, machine_id }.write(disk, directory.path())?;
+        }
+        Ok(())
     }
 
     /// Starts the threads. Call once, after holds are registered; until then nothing is committed and nothing deleted.
@@ -252,9 +218,9 @@ impl Log {
         Running { threads: Threads::start(&self.engine) }
     }
 
-    /// Runs one commit cycle on the calling thread; `false` when nothing waited. For a node that is stepped instead of started.
+    /// Runs one commit cycle in each directory on the calling thread; `false` when nothing waited. For a node that is stepped instead of started.
     pub fn step_commit(&self) -> bool {
-        self.engine.committer.lock().step(&self.engine)
+        self.engine.step_commit()
     }
 
     /// Runs one checkpoint on the calling thread. For a node that is stepped instead of started.
@@ -262,19 +228,20 @@ impl Log {
     /// # Errors
     /// What failed; the log is offline then.
     pub fn step_checkpoint(&self) -> Result<(), String> {
-        if let Some(reason) = self.engine.shared.offline() {
-            return Err(reason);
+        let mut ended = Ok(());
+        for directory in &self.engine.directories {
+            ended = ended.and(directory.step_checkpoint());
         }
-        let cycle = self.engine.checkpoint(false).map_err(|e| e.to_string())?;
-        self.engine.committer.lock().journal.release(cycle);
-        Ok(())
+        ended
     }
 
     /// Runs one round of upkeep on the calling thread: retention, syncs of `memory` topics, probes for room, and one file of
     /// the journal's ring if one will soon be needed. For a node that is stepped instead of started.
     pub fn step_upkeep(&self) {
-        self.engine.make_file();
-        self.engine.upkeep_step();
+        for directory in &self.engine.directories {
+            directory.make_file();
+            directory.upkeep_step();
+        }
     }
 
     /// Commits what waits, checkpoints and lets the directory go, on the calling thread. For a node that is stepped.
@@ -289,19 +256,19 @@ impl Log {
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<Topic> {
         let name = TopicName::new(name)?;
-        self.engine.topics.read().get(&name).cloned()
+        self.engine.node.topics().get(&name).cloned()
     }
 
     /// All topics, internal ones included, in the order of their names.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
-        self.engine.topics.read().values().cloned().collect()
+        self.engine.node.topics().values().cloned().collect()
     }
 
     /// Counts changes of metadata: cached lookups are good as long as it stands still.
     #[must_use]
     pub fn metadata_version(&self) -> u64 {
-        self.engine.version.load(Ordering::Acquire)
+        self.engine.node.version()
     }
 
     /// Creates a topic. Usable at once; its creation is journalled ahead of its first record. Who must answer only when
@@ -317,7 +284,8 @@ impl Log {
     ) -> Result<(Topic, u64), Refusal> {
         let mut id = self
             .engine
-            .shared
+            .node
+            .common
             .disk
             .random_id()
             .map_err(|e| Refusal::Offline(format!("no randomness for a topic id: {e}")))?;
@@ -326,7 +294,7 @@ impl Log {
         id[8] = (id[8] & 0x3f) | 0x80;
         let id = TopicId::from_bytes(id);
         let command = Command::CreateTopic { name: name.clone(), id, partitions, settings };
-        let sequence = self.engine.command(&command)?;
+        let sequence = self.engine.node.command(&command)?;
         Ok((self.known(name)?, sequence))
     }
 
@@ -340,7 +308,7 @@ impl Log {
     /// # Errors
     /// [`Refusal`].
     pub fn alter_topic(&self, name: &TopicName, settings: TopicSettings) -> Result<u64, Refusal> {
-        self.engine.command(&Command::AlterTopic { name: name.clone(), settings })
+        self.engine.node.command(&Command::AlterTopic { name: name.clone(), settings })
     }
 
     /// Adds partitions; `partitions` is how many there are then in all.
@@ -353,7 +321,7 @@ impl Log {
         partitions: u32,
     ) -> Result<(Topic, u64), Refusal> {
         let command = Command::AddPartitions { name: name.clone(), partitions };
-        let sequence = self.engine.command(&command)?;
+        let sequence = self.engine.node.command(&command)?;
         Ok((self.known(name)?, sequence))
     }
 
@@ -362,7 +330,7 @@ impl Log {
     /// # Errors
     /// [`Refusal`].
     pub fn delete_topic(&self, name: &TopicName) -> Result<u64, Refusal> {
-        self.engine.command(&Command::DeleteTopic { name: name.clone() })
+        self.engine.node.command(&Command::DeleteTopic { name: name.clone() })
     }
 
     /// Whether the given commit cycle (from a metadata change) is synced; an error when it never will be.
@@ -370,10 +338,10 @@ impl Log {
     /// # Errors
     /// The log went offline.
     pub fn committed(&self, cycle: u64) -> Result<bool, Refusal> {
-        if self.engine.committed_sequence.load(Ordering::Acquire) >= cycle {
+        if self.engine.node.committed() >= cycle {
             return Ok(true);
         }
-        match self.engine.shared.offline() {
+        match self.engine.node.offline() {
             Some(reason) => Err(Refusal::Offline(reason)),
             None => Ok(false),
         }
@@ -390,47 +358,24 @@ impl Log {
     /// A counter that moves whenever positions, holds or metadata moved: once per commit cycle, not per record. Await `changed()`.
     #[must_use]
     pub fn moved(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.engine.shared.moved.subscribe()
+        self.engine.node.common.moved.subscribe()
     }
 
-    /// The directory's id: random, made with it; the Kafka cluster id is derived from it.
+    /// The id of the first directory that this log ever had: random, made with it; the Kafka cluster id is derived from it.
     #[must_use]
     pub fn directory_id(&self) -> [u8; 16] {
-        self.engine.directory_id
+        self.engine.node.id
     }
 
     /// Counters at this moment.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let shared = &self.engine.shared;
-        let c = &shared.counters;
-        let get = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        let histogram = |counts: &[std::sync::atomic::AtomicU64; 16]| {
-            std::array::from_fn(|bucket| get(&counts[bucket]))
-        };
-        LogStats {
-            cycles: get(&c.cycles),
-            journal_bytes: get(&c.journal_bytes),
-            committed_bytes: get(&c.committed_bytes),
-            sync_ns: get(&c.sync_ns),
-            sync_ns_max: get(&c.sync_ns_max),
-            sync_histogram: histogram(&c.sync_histogram),
-            size_histogram: histogram(&c.size_histogram),
-            journal_used_bytes: get(&c.journal_used_bytes),
-            journal_size_bytes: get(&c.journal_size_bytes),
-            ring_waits: get(&c.ring_waits),
-            uncommitted_bytes: shared.uncommitted_bytes.load(Ordering::Relaxed) as u64,
-            oldest_uncommitted_ns: shared.queue.oldest_ns(shared.clock.monotonic_ns()),
-            checkpoints: get(&c.checkpoints),
-            offline: shared.offline(),
-            damage: shared.damage(),
-            disk_full: c.partitions_full.load(Ordering::Relaxed) > 0,
-        }
+        LogStats::of(&self.engine.node.directories)
     }
 
     /// The clock given to `open`.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.engine.shared.clock
+        &self.engine.node.common.clock
     }
 }

@@ -15,27 +15,29 @@ use crate::checkpoint::{CheckpointError, Checkpointer};
 use crate::clock::Clock;
 use crate::commit::Committer;
 use crate::create::{create, make_folders, take_lock, was_never_started};
+use crate::directory::{Directory, Wanted, aside};
 use crate::disk::{Disk, LockGuard};
-use crate::engine::{Engine, Metadata, Sizes, Topics, Wanted, aside, identity};
+use crate::engine::Engine;
 use crate::journal::cycle::{Frame, frames};
 use crate::journal::replay::{Chain, read_frames, walk};
 use crate::journal::ring::Slot;
 use crate::journal::{self, BLOCK_BYTES, Journal, Maker, Mark, Opened};
 use crate::log::{LogOptions, OpenError, Recovery, Topic};
-use crate::metadata::{MetadataError, MetadataRecord, MetadataState, decode_all};
+use crate::metadata::{DirectoryNumber, MetadataError, MetadataRecord, MetadataState, decode_all};
+use crate::node::{Metadata, Node, Sizes, Topics, identity};
 use crate::partition::replay::Applied;
 use crate::partition::{Partition, PlanError};
 use crate::retention::{LogClock, Upkeep};
-use crate::shared::Shared;
+use crate::shared::{Common, Shared};
 use crate::superblock::Superblock;
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A journal file holds a batch, its header and the block of the file's head.
@@ -54,7 +56,7 @@ pub(crate) fn open(
         (options.journal_file_bytes / BLOCK_BYTES * BLOCK_BYTES).max(JOURNAL_FILE_BYTES_MIN);
     // With one file alone no cycle could be written while a checkpoint runs.
     options.journal_files = options.journal_files.max(2);
-    let dir = options.dir.clone();
+    let dir = options.dirs.first().cloned().unwrap_or_default();
     make_folders(&*disk, &dir)?;
     let lock = take_lock(&*disk, &dir)?;
     let mut report = Recovery::default();
@@ -62,20 +64,21 @@ pub(crate) fn open(
         Some(superblock) if !was_never_started(&*disk, &dir, &superblock)? => superblock,
         _ => {
             report.created = true;
-            create(&*disk, &options)?
+            create(&*disk, &dir, &options)?
         }
     };
     let id = superblock.directory_id;
     let catalog = Catalog::read(&*disk, &dir, &id)?
         .ok_or_else(|| damaged(&dir, "neither catalog.a nor catalog.b is intact".to_owned()))?;
-    let ring = open_ring(&*disk, &options, id)?;
+    let ring = open_ring(&*disk, &dir, id)?;
     report.unclean = !catalog.clean && !report.created;
     let chain = walk(&ring.slots, &id, catalog.mark)
         .map_err(|source| OpenError::Io { path: dir.join("journal"), source })?;
     let start = Start {
+        common: Common::new(Arc::clone(&disk), clock),
+        dir,
         options,
         disk,
-        clock,
         id,
         lock,
         catalog,
@@ -85,7 +88,7 @@ pub(crate) fn open(
         report,
     };
     let (engine, mut report) = start.run(&superblock)?;
-    let took = engine.shared.clock.monotonic_ns().saturating_sub(began);
+    let took = engine.node.common.clock.monotonic_ns().saturating_sub(began);
     report.took = Duration::from_nanos(took);
     Ok((engine, report))
 }
@@ -100,8 +103,8 @@ struct Ring {
     unfinished: BTreeSet<u32>,
 }
 
-fn open_ring(disk: &dyn Disk, options: &LogOptions, id: [u8; 16]) -> Result<Ring, OpenError> {
-    let folder = options.dir.join("journal");
+fn open_ring(disk: &dyn Disk, dir: &Path, id: [u8; 16]) -> Result<Ring, OpenError> {
+    let folder = dir.join("journal");
     let entries =
         disk.list(&folder).map_err(|source| OpenError::Io { path: folder.clone(), source })?;
     let (mut slots, mut unfinished) = (Vec::new(), BTreeSet::new());
@@ -109,7 +112,7 @@ fn open_ring(disk: &dyn Disk, options: &LogOptions, id: [u8; 16]) -> Result<Ring
         let Some(number) = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok()) else {
             continue;
         };
-        let (file, size_bytes) = match journal::open(disk, &options.dir, number, id)? {
+        let (file, size_bytes) = match journal::open(disk, dir, number, id)? {
             Opened::File(file, size) => (file, size),
             Opened::Unfinished(file, size) => {
                 unfinished.insert(number);
@@ -124,8 +127,9 @@ fn open_ring(disk: &dyn Disk, options: &LogOptions, id: [u8; 16]) -> Result<Ring
 
 struct Start {
     options: LogOptions,
+    dir: PathBuf,
+    common: Common,
     disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
     id: [u8; 16],
     lock: Box<dyn LockGuard>,
     catalog: Catalog,
@@ -158,7 +162,7 @@ impl Start {
         self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
         if let Some(reason) = shared.offline() {
-            return Err(self.io(&self.options.dir)(io::Error::other(reason)));
+            return Err(self.io(&self.dir)(io::Error::other(reason)));
         }
         shared.recovering.store(false, Ordering::Release);
         // Once all batches are there: a log start never stands above the end.
@@ -179,7 +183,7 @@ impl Start {
     /// on the word of a catalog or a cycle that a power cut could still take back. The catalog is written again, byte for
     /// byte, because a sync that failed once says nothing about pages that the kernel holds to be clean.
     fn secure(&self) -> Result<(), OpenError> {
-        let dir = &self.options.dir;
+        let dir = &self.dir;
         self.catalog.write(&*self.disk, dir, &self.id).map_err(self.io(dir))?;
         self.disk.sync_dir(dir).map_err(self.io(dir))?;
         let journal = dir.join("journal");
@@ -199,7 +203,7 @@ impl Start {
     }
 
     fn metadata_error(&self, what: &str, error: MetadataError) -> OpenError {
-        let (dir, detail) = (self.options.dir.clone(), format!("{what}: {error}"));
+        let (dir, detail) = (self.dir.clone(), format!("{what}: {error}"));
         match error {
             MetadataError::FromTheFuture { .. } => OpenError::FromTheFuture { dir, detail },
             _ => OpenError::Damaged { dir, detail },
@@ -216,7 +220,7 @@ impl Start {
         for record in &records {
             state
                 .apply(record)
-                .map_err(|e| damaged(&self.options.dir, format!("metadata in the catalog: {e}")))?;
+                .map_err(|e| damaged(&self.dir, format!("metadata in the catalog: {e}")))?;
         }
         Ok(state)
     }
@@ -227,7 +231,7 @@ impl Start {
                 "journal cycles {} to {}, which had been synced, cannot be read: {} at byte {}",
                 gap.first,
                 gap.last,
-                journal::path(&self.options.dir, gap.slot).display(),
+                journal::path(&self.dir, gap.slot).display(),
                 gap.at
             ));
         }
@@ -238,7 +242,7 @@ impl Start {
         let mut bytes = Vec::new();
         for found in &self.chain.cycles {
             self.read_cycle(found, &mut bytes)?;
-            for frame in parse(&self.options.dir, found.header.number, &bytes)? {
+            for frame in parse(&self.dir, found.header.number, &bytes)? {
                 if let Frame::LogStart { handle, offset } = frame {
                     let start = self.log_starts.entry(handle).or_default();
                     *start = offset.max(*start);
@@ -256,7 +260,7 @@ impl Start {
                     Err(e) if !self.chain.gaps.is_empty() => {
                         self.report.findings.push(format!("{what} does not apply: {e}"));
                     }
-                    Err(e) => return Err(damaged(&self.options.dir, format!("{what}: {e}"))),
+                    Err(e) => return Err(damaged(&self.dir, format!("{what}: {e}"))),
                 }
                 metadata.sequence = sequence;
             }
@@ -269,11 +273,11 @@ impl Start {
         found: &journal::replay::Found,
         bytes: &mut Vec<u8>,
     ) -> Result<(), OpenError> {
-        let path = journal::path(&self.options.dir, self.ring.slots[found.slot].number);
+        let path = journal::path(&self.dir, self.ring.slots[found.slot].number);
         let whole = read_frames(&self.ring.slots, found, bytes).map_err(self.io(&path))?;
         if !whole {
             return Err(damaged(
-                &self.options.dir,
+                &self.dir,
                 format!("{} at byte {} changed while it was read", path.display(), found.at),
             ));
         }
@@ -300,11 +304,11 @@ impl Start {
         if !self.chain.gaps.is_empty() {
             return Ok(());
         }
-        let dir = &self.options.dir;
+        let dir = &self.dir;
         let live: BTreeSet<PathBuf> = after
             .topics()
-            .flat_map(|t| t.partitions.iter().enumerate().map(move |(n, h)| (t, n, h.get())))
-            .map(|(t, n, handle)| identity(dir, t, n, handle).folder)
+            .flat_map(|t| t.partitions.iter().enumerate().map(move |(n, p)| (t, n, p.handle.get())))
+            .map(|(t, n, handle)| identity(dir, t, n, handle, 0).folder)
             .collect();
         let topics = dir.join("topics");
         for entry in self.disk.list(&topics).map_err(self.io(&topics))? {
@@ -327,10 +331,10 @@ impl Start {
     fn shared(&self) -> Arc<Shared> {
         let sizes = Sizes::of(&self.options);
         let shared = Shared::new(
-            Arc::clone(&self.disk),
-            Arc::clone(&self.clock),
-            self.options.uncommitted_bytes_max,
-            sizes.batch_bytes_max,
+            &self.common,
+            DirectoryNumber::FIRST,
+            self.dir.clone(),
+            sizes.budget,
             self.catalog.log_clock_ms,
         );
         // A start may be cut short and its folders be there unsynced: the first checkpoint syncs them.
@@ -344,10 +348,10 @@ impl Start {
         let (mut topics, mut by_handle) = (BTreeMap::new(), HashMap::new());
         for wanted in state.topics() {
             let mut partitions = Vec::with_capacity(wanted.partitions.len());
-            for (number, handle) in wanted.partitions.iter().enumerate() {
-                let handle = handle.get();
+            for (number, placed) in wanted.partitions.iter().enumerate() {
+                let handle = placed.handle.get();
                 let partition = Partition::new(
-                    identity(&self.options.dir, wanted, number, handle),
+                    identity(&self.dir, wanted, number, handle, 0),
                     wanted.settings.clone(),
                     entries.remove(&handle),
                     LeaderEpoch::default(),
@@ -370,7 +374,7 @@ impl Start {
             self.read_cycle(found, &mut bytes)?;
             let shared = Bytes::copy_from_slice(&bytes);
             let after_gap = self.chain.gaps.iter().any(|g| g.last + 1 == found.header.number);
-            for frame in parse(&self.options.dir, found.header.number, &bytes)? {
+            for frame in parse(&self.dir, found.header.number, &bytes)? {
                 match frame {
                     Frame::Metadata { .. } | Frame::LogStart { .. } => {}
                     Frame::Ends(ends) if after_gap => {
@@ -404,9 +408,8 @@ impl Start {
         while at < frame.len() {
             let size = BatchHeader::parse_alone(&frame[at..(at + HEADER_BYTES).min(frame.len())])
                 .map(|h| (h.size_bytes(), h.base_offset));
-            let (size, base) = size.map_err(|e| {
-                damaged(&self.options.dir, format!("{partition:?} in the journal: {e}"))
-            })?;
+            let (size, base) =
+                size.map_err(|e| damaged(&self.dir, format!("{partition:?} in the journal: {e}")))?;
             let end = (at + size).min(frame.len());
             // A copy of its own: a slice would keep the whole cycle in memory.
             let batch = Bytes::copy_from_slice(&frame[at..end]);
@@ -419,10 +422,7 @@ impl Start {
                 other => other,
             };
             if let Err(e) = applied {
-                return Err(damaged(
-                    &self.options.dir,
-                    format!("{partition:?} in the journal: {e}"),
-                ));
+                return Err(damaged(&self.dir, format!("{partition:?} in the journal: {e}")));
             }
             at = end;
         }
@@ -509,7 +509,7 @@ impl Start {
         let epoch = metadata.state.epoch().max(newest).next();
         let mut records = vec![MetadataRecord::EpochStarted { epoch }];
         if moved {
-            let random = self.disk.random_id().map_err(self.io(&self.options.dir))?;
+            let random = self.disk.random_id().map_err(self.io(&self.dir))?;
             let leap = i64::from(u32::from_le_bytes([random[0], random[1], random[2], random[3]]));
             let next = metadata.state.next_producer_id().saturating_add(leap);
             records.push(MetadataRecord::ProducerIdsTaken { next });
@@ -518,7 +518,7 @@ impl Start {
             metadata
                 .state
                 .apply(&record)
-                .map_err(|e| damaged(&self.options.dir, format!("starting an epoch: {e}")))?;
+                .map_err(|e| damaged(&self.dir, format!("starting an epoch: {e}")))?;
             metadata.sequence += 1;
         }
         for partition in partitions.values() {
@@ -536,8 +536,8 @@ impl Start {
         topics: Topics,
         shared: Arc<Shared>,
     ) -> Result<(Engine, Recovery), OpenError> {
-        let Self { options, disk, clock, id, lock, catalog, ring, chain, mut report, .. } = self;
-        let limits = Sizes::of(&options);
+        let Self { options, dir, common, disk, id, lock, catalog, ring, chain, mut report, .. } =
+            self;
         let mut slots: Vec<Slot> =
             ring.slots.into_iter().filter(|s| !ring.unfinished.contains(&s.number)).collect();
         let present: BTreeSet<u32> = slots.iter().map(|s| s.number).collect();
@@ -560,24 +560,18 @@ impl Start {
             slot,
             at: BLOCK_BYTES,
         };
-        let maker = Maker::new(
-            Arc::clone(&disk),
-            options.dir.clone(),
-            id,
-            options.journal_file_bytes,
-            missing,
-        );
+        let maker =
+            Maker::new(Arc::clone(&disk), dir.clone(), id, options.journal_file_bytes, missing);
         let maker = Arc::new(maker);
         let journal = Journal::new(id, Arc::clone(&maker), slots, mark);
         shared.counters.journal_size_bytes.store(journal.ring_bytes(), Ordering::Relaxed);
-        let log_clock = LogClock::resume(catalog.log_clock_ms, clock.monotonic_ns());
-        let engine = Engine {
-            limits,
-            directory_id: id,
-            committed_sequence: AtomicU64::new(metadata.sequence),
-            metadata: Mutex::new(metadata),
-            topics: RwLock::new(Arc::new(topics)),
-            version: AtomicU64::new(1),
+        let log_clock = LogClock::resume(catalog.log_clock_ms, common.clock.monotonic_ns());
+        shared.committed_sequence.store(metadata.sequence, Ordering::Release);
+        let directories = vec![Arc::clone(&shared)];
+        let node = Node::new(options, common, id, directories, metadata, topics, log_clock);
+        let directory = Directory {
+            node: Arc::new(node),
+            id,
             committer: Mutex::new(Committer::new(journal)),
             checkpointer: Mutex::new(Checkpointer {
                 sequence: catalog.sequence,
@@ -585,23 +579,21 @@ impl Start {
             }),
             maker,
             mark: Mutex::new(mark),
-            log_clock: Mutex::new(log_clock),
             upkeep: Mutex::new(Upkeep::new()),
             full: Mutex::default(),
-            producer_ids: Mutex::new((0, 0)),
             wanted: Wanted::default(),
             lock: Mutex::new(Some(lock)),
             shared,
-            options,
         };
-        engine.tick_log_clock();
-        engine.checkpoint(false).map_err(|e| OpenError::Io {
-            path: engine.options.dir.clone(),
+        directory.node.tick_log_clock(&directory.shared);
+        directory.checkpoint(false).map_err(|e| OpenError::Io {
+            path: dir,
             source: match e {
                 CheckpointError::Full => io::ErrorKind::StorageFull.into(),
                 CheckpointError::Failed(why) => io::Error::other(why),
             },
         })?;
+        let engine = Engine::new(Arc::clone(&directory.node), vec![Arc::new(directory)]);
         for finding in &mut report.findings {
             tracing::error!(%finding, "recovery");
         }

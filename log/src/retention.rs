@@ -7,7 +7,7 @@
 //! Neighbours: `commit` syncs the log start, `partition` says what a segment holds.
 
 use crate::Offset;
-use crate::engine::Engine;
+use crate::directory::Directory;
 use crate::partition::Partition;
 use std::io;
 use std::path::Path;
@@ -103,13 +103,14 @@ impl Upkeep {
     }
 }
 
-impl Engine {
+impl Directory {
     /// One round of upkeep. Cheap when there is nothing to do.
     pub(crate) fn upkeep_step(&self) {
         if self.shared.is_offline() {
             return;
         }
-        self.tick_log_clock();
+        self.node.note_failures();
+        self.node.tick_log_clock(&self.shared);
         let now = self.shared.clock.monotonic_ns();
         // One lock at a time: a checkpoint holds the second, for as long as it syncs, while it takes the first, and
         // the commit thread takes the first, and `upkeep`, in each of its cycles.
@@ -118,7 +119,8 @@ impl Engine {
         let (sweep, sync, retain, checkpoint) = {
             let mut upkeep = self.upkeep.lock();
             let due = |at: u64, every: u64| at == 0 || now.saturating_sub(at) >= every;
-            let sync_every = u64::try_from(self.options.memory_sync.as_nanos()).unwrap_or(u64::MAX);
+            let sync_every =
+                u64::try_from(self.node.options.memory_sync.as_nanos()).unwrap_or(u64::MAX);
             let sync = due(upkeep.memory_synced_ns, sync_every);
             let retain = due(upkeep.retained_ns, RETENTION_INTERVAL_NS);
             if sync {
@@ -177,7 +179,7 @@ impl Engine {
     /// Deletes what has outlived its topic's retention, then the oldest of all above the directory's limit.
     pub(crate) fn retain(&self) {
         let partitions = self.partitions();
-        let may_delete = self.log_clock.lock().may_delete();
+        let may_delete = self.node.may_delete();
         let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
         let mut moved = Vec::new();
         for partition in &partitions {
@@ -186,7 +188,7 @@ impl Engine {
                 moved.push(Arc::clone(partition));
             }
         }
-        if let Some(limit) = self.options.max_bytes {
+        if let Some(limit) = self.node.options.max_bytes {
             self.retain_bytes(&partitions, limit, &mut moved);
         }
         let deletable = partitions.iter().any(|p| p.has_dead_segments());
@@ -228,7 +230,7 @@ impl Engine {
 
     /// Removes folders that belong to no topic: deleted ones, and what a crash left half made.
     fn sweep(&self) {
-        let topics = self.options.dir.join("topics");
+        let topics = self.path().join("topics");
         let disk = &*self.shared.disk;
         let Ok(entries) = disk.list(&topics) else { return };
         let live: std::collections::HashSet<_> =

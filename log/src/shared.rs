@@ -1,17 +1,20 @@
-//! What every partition of a log shares: the seams, the commit queue, budgets, the offline switch, counters.
+//! What every partition of one data directory shares: the seams, the commit queue, budgets, the offline switch, counters.
+//!
+//! A directory that is missing has one too, offline from the start: its partitions stay known, and say why they do not answer.
 //!
 //! Invariant: a partition is in the queue at most once (its own flag says so), so the queue is as long as there are partitions.
 //! Lock order in this crate: committer, checkpointer, metadata, a partition's writer, its state, the queue; never backwards.
-//! Neighbours: partitions put themselves into the queue; `commit` takes it.
+//! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
 use crate::Partition;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::metadata::DirectoryNumber;
 use crate::segment::Segment;
 use crate::segment::files::Files;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,16 +25,50 @@ const DAMAGE_MAX: usize = 100;
 /// Indexes of sealed segments kept in memory.
 const INDEXES_MAX: usize = 64;
 
-/// Shared by all partitions of a log.
-pub(crate) struct Shared {
+/// What all directories of a node share.
+#[derive(Clone)]
+pub(crate) struct Common {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Counts movements of positions, holds and metadata, wherever they are.
+    pub(crate) moved: watch::Sender<u64>,
+    /// The log is being closed: no more appends and commands. Looked at under the lock of what it guards.
+    pub(crate) closing: Arc<AtomicBool>,
+}
+
+impl Common {
+    pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        Self { disk, clock, moved: watch::Sender::new(0), closing: Arc::default() }
+    }
+}
+
+/// Sizes that each directory has for itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) uncommitted_bytes_max: usize,
+    pub(crate) tail_bytes_max: usize,
+    /// The largest batch that a journal file has room for.
+    pub(crate) journal_batch_bytes_max: usize,
+    pub(crate) open_files_max: usize,
+}
+
+/// Shared by all partitions of a directory.
+pub(crate) struct Shared {
+    pub(crate) number: DirectoryNumber,
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The last metadata record that is synced here.
+    pub(crate) committed_sequence: AtomicU64,
+    /// The metadata record that says that the node goes on without this directory; 0 while it is in use.
+    pub(crate) absent_since: AtomicU64,
     pub(crate) files: Files,
     pub(crate) queue: Queue,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
     /// Bytes of batches in the partitions' memory tails, committed ones only.
     pub(crate) tail_bytes: AtomicUsize,
+    pub(crate) tail_bytes_max: usize,
     /// The largest batch that a journal file has room for.
     pub(crate) journal_batch_bytes_max: usize,
     /// The log clock at the last cycle or upkeep, for appends that need a coarse one.
@@ -46,8 +83,7 @@ pub(crate) struct Shared {
     pub(crate) controls: Mutex<Controls>,
     /// Recovery is under way: files keep what they have, it may be needed to make up for damage in the journal.
     pub(crate) recovering: AtomicBool,
-    /// The log is being closed: no more appends and commands. Looked at under the lock of what it guards.
-    closing: AtomicBool,
+    closing: Arc<AtomicBool>,
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
     indexes: Mutex<VecDeque<Arc<Segment>>>,
@@ -115,30 +151,35 @@ impl Counters {
 
 impl Shared {
     pub(crate) fn new(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        uncommitted_bytes_max: usize,
-        journal_batch_bytes_max: usize,
+        common: &Common,
+        number: DirectoryNumber,
+        path: PathBuf,
+        budget: Budget,
         log_clock_ms: i64,
     ) -> Self {
         Self {
-            files: Files::new(Arc::clone(&disk), 256),
-            disk,
-            clock,
+            number,
+            path,
+            files: Files::new(Arc::clone(&common.disk), budget.open_files_max),
+            disk: Arc::clone(&common.disk),
+            clock: Arc::clone(&common.clock),
+            committed_sequence: AtomicU64::new(0),
+            absent_since: AtomicU64::new(0),
             queue: Queue::default(),
             uncommitted_bytes: AtomicUsize::new(0),
-            uncommitted_bytes_max,
+            uncommitted_bytes_max: budget.uncommitted_bytes_max,
             tail_bytes: AtomicUsize::new(0),
-            journal_batch_bytes_max,
+            tail_bytes_max: budget.tail_bytes_max,
+            journal_batch_bytes_max: budget.journal_batch_bytes_max,
             log_clock_ms: AtomicI64::new(log_clock_ms),
-            moved: watch::Sender::new(0),
+            moved: common.moved.clone(),
             counters: Counters::default(),
             memory_bytes_since_checkpoint: AtomicU64::new(0),
             topics_dirty: AtomicBool::new(false),
             topics_sync: Mutex::default(),
             controls: Mutex::default(),
             recovering: AtomicBool::new(true),
-            closing: AtomicBool::new(false),
+            closing: Arc::clone(&common.closing),
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
             indexes: Mutex::default(),
@@ -150,7 +191,7 @@ impl Shared {
         self.offline.load(Ordering::Acquire)
     }
 
-    /// Why the log takes no writes, if it does not.
+    /// Why the directory takes no writes, if it does not.
     pub(crate) fn offline(&self) -> Option<String> {
         if !self.is_offline() {
             return None;
@@ -162,7 +203,8 @@ impl Shared {
     pub(crate) fn go_offline(&self, reason: String) {
         let mut stored = self.offline_reason.lock();
         if stored.is_none() {
-            tracing::error!(%reason, "the log is offline until a restart");
+            let dir = self.path.display();
+            tracing::error!(%dir, %reason, "the data directory is offline until a restart");
             *stored = Some(reason);
         }
         drop(stored);
@@ -175,11 +217,6 @@ impl Shared {
     pub(crate) fn refuses(&self) -> Option<String> {
         let closing = self.closing.load(Ordering::Acquire);
         self.offline().or_else(|| closing.then(|| "it is being closed".to_owned()))
-    }
-
-    /// Lets nothing new begin. What has begun ends when its lock has been taken once more.
-    pub(crate) fn begin_closing(&self) {
-        self.closing.store(true, Ordering::Release);
     }
 
     /// As [`Shared::go_offline`], for an orderly end: nothing to report.

@@ -186,7 +186,7 @@ struct Node {
 impl Node {
     fn start(dir: &Path, config: &Config) -> Self {
         let options = LogOptions {
-            dir: dir.join("data"),
+            dirs: vec![dir.join("data")],
             journal_file_bytes: 4 << 20,
             journal_files: 4,
             commit_delay: Duration::ZERO,

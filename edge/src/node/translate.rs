@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) fn log_options(config: &Config) -> LogOptions {
     let storage = &config.storage;
     LogOptions {
-        dir: storage.dir.clone(),
+        dirs: vec![storage.dir.clone()],
         journal_file_bytes: storage.journal_file_bytes,
         journal_files: storage.journal_files,
         commit_delay: storage.commit_delay,

@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
     let dir = arguments.next().context("usage: door DIR PORT")?;
     let port: u16 = arguments.next().context("usage: door DIR PORT")?.parse()?;
     let options = LogOptions {
-        dir: dir.into(),
+        dirs: vec![dir.into()],
         journal_file_bytes: 16 << 20,
         journal_files: 4,
         commit_delay: Duration::ZERO,

@@ -1,7 +1,8 @@
 //! What a command does to a state: records, or a refusal. Pure: ids that must be random come in.
 
 use super::{
-    MetadataRecord, MetadataState, PartitionHandle, Refusal, TopicMetadata, TopicSettings,
+    DirectoryMetadata, DirectoryNumber, DirectoryState, MetadataRecord, MetadataState,
+    PartitionHandle, PartitionMetadata, Refusal, TopicMetadata, TopicSettings,
 };
 use crate::{TopicId, TopicName};
 
@@ -12,6 +13,15 @@ pub struct Limits {
     pub topics_max: u32,
     /// Partitions at most, over all topics.
     pub partitions_max: u32,
+}
+
+/// A directory that takes new partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Which.
+    pub directory: DirectoryNumber,
+    /// Room on its filesystem.
+    pub free_bytes: u64,
 }
 
 /// What somebody wants changed.
@@ -54,6 +64,11 @@ pub enum Command {
     },
     /// Begin the next leader epoch: at every start, and after a cut of an unsynced tail.
     StartEpoch,
+    /// Go on without a directory.
+    LeaveDirectory {
+        /// Which.
+        number: DirectoryNumber,
+    },
 }
 
 /// Decides a command. Applying the records in order carries it out; nothing is changed here. A command
@@ -64,11 +79,19 @@ pub enum Command {
 pub fn decide(
     state: &MetadataState,
     limits: Limits,
+    offers: &[Offer],
     command: &Command,
 ) -> Result<Vec<MetadataRecord>, Refusal> {
     match command {
         Command::CreateTopic { name, id, partitions, settings } => {
-            create(state, limits, name, *id, *partitions, settings)
+            let count = check_new(state, limits, name, *id, *partitions)?;
+            let topic = TopicMetadata {
+                name: name.clone(),
+                id: *id,
+                settings: settings.clone(),
+                partitions: place(state, offers, name, count)?,
+            };
+            Ok(vec![MetadataRecord::TopicCreated(topic)])
         }
         Command::AlterTopic { name, settings } => {
             let topic = known(state, name)?;
@@ -78,7 +101,12 @@ pub fn decide(
             let (id, settings) = (topic.id, settings.clone());
             Ok(vec![MetadataRecord::SettingsChanged { id, settings }])
         }
-        Command::AddPartitions { name, partitions } => add(state, limits, name, *partitions),
+        Command::AddPartitions { name, partitions } => {
+            let topic = known(state, name)?;
+            let count = check_more(state, limits, topic, *partitions)?;
+            let partitions = place(state, offers, name, count)?;
+            Ok(vec![MetadataRecord::PartitionsAdded { id: topic.id, partitions }])
+        }
         Command::DeleteTopic { name } => {
             let id = known(state, name)?.id;
             Ok(vec![MetadataRecord::TopicDeleted { id }])
@@ -91,17 +119,24 @@ pub fn decide(
         Command::StartEpoch => {
             Ok(vec![MetadataRecord::EpochStarted { epoch: state.epoch().next() }])
         }
+        Command::LeaveDirectory { number } => {
+            let leaves =
+                |d: &&DirectoryMetadata| d.number == *number && d.state == DirectoryState::Present;
+            let left = state.directories().find(leaves);
+            let left = left.map(|d| DirectoryMetadata { state: DirectoryState::Absent, ..*d });
+            Ok(left.map(MetadataRecord::DirectorySet).into_iter().collect())
+        }
     }
 }
 
-fn create(
+/// How many partitions a topic that can be made gets.
+fn check_new(
     state: &MetadataState,
     limits: Limits,
     name: &TopicName,
     id: TopicId,
     partitions: u32,
-    settings: &TopicSettings,
-) -> Result<Vec<MetadataRecord>, Refusal> {
+) -> Result<u32, Refusal> {
     if state.topic(name.as_str()).is_some() || state.topic_by_id(id).is_some() {
         return Err(Refusal::TopicExists(name.to_string()));
     }
@@ -119,30 +154,23 @@ fn create(
         }
     }
     check_partitions(state, limits, name, 0, partitions)?;
-    let topic = TopicMetadata {
-        name: name.clone(),
-        id,
-        settings: settings.clone(),
-        partitions: new_handles(state, partitions)?,
-    };
-    Ok(vec![MetadataRecord::TopicCreated(topic)])
+    Ok(partitions)
 }
 
-fn add(
+/// How many partitions a topic gets beside those it has.
+fn check_more(
     state: &MetadataState,
     limits: Limits,
-    name: &TopicName,
+    topic: &TopicMetadata,
     partitions: u32,
-) -> Result<Vec<MetadataRecord>, Refusal> {
-    let topic = known(state, name)?;
-    let present = topic.partitions.len() as u32;
+) -> Result<u32, Refusal> {
+    let (name, present) = (&topic.name, topic.partitions.len() as u32);
     if partitions <= present {
         let why = format!("topic {name} has {present} already");
         return Err(Refusal::Partitions(shown(partitions), why));
     }
     check_partitions(state, limits, name, present, partitions)?;
-    let partitions = new_handles(state, partitions - present)?;
-    Ok(vec![MetadataRecord::PartitionsAdded { id: topic.id, partitions }])
+    Ok(partitions - present)
 }
 
 fn known<'a>(state: &'a MetadataState, name: &TopicName) -> Result<&'a TopicMetadata, Refusal> {
@@ -181,10 +209,39 @@ fn check_partitions(
     Ok(())
 }
 
-fn new_handles(state: &MetadataState, count: u32) -> Result<Vec<PartitionHandle>, Refusal> {
+/// Gives new partitions their handles and directories.
+///
+/// Each goes where it has the most room to itself: free bytes over partitions. Directories of one size fill up evenly, a
+/// larger or newer one takes more. All internal topics are in one directory, so that the loss of another takes nothing of
+/// the node's own state.
+fn place(
+    state: &MetadataState,
+    offers: &[Offer],
+    name: &TopicName,
+    count: u32,
+) -> Result<Vec<PartitionMetadata>, Refusal> {
     let first = state.next_handle();
     let end = first.checked_add(u64::from(count)).ok_or(Refusal::Limit(count, "handles"))?;
-    Ok((first..end).map(PartitionHandle::new).collect())
+    let mut offers: Vec<(Offer, u64)> =
+        offers.iter().map(|o| (*o, state.partitions_in(o.directory) as u64)).collect();
+    offers.sort_by_key(|(offer, _)| offer.directory);
+    if name.is_internal() {
+        offers.truncate(1);
+    }
+    let mut placed = Vec::with_capacity(count as usize);
+    for handle in first..end {
+        // Of equals the one with fewer partitions, then the first.
+        let best = offers.iter_mut().min_by_key(|(offer, held)| {
+            (std::cmp::Reverse(offer.free_bytes / (*held + 1)), *held, offer.directory)
+        });
+        let Some((offer, held)) = best else {
+            return Err(Refusal::Offline("no data directory takes new partitions".to_owned()));
+        };
+        *held += 1;
+        let handle = PartitionHandle::new(handle);
+        placed.push(PartitionMetadata { handle, directory: offer.directory });
+    }
+    Ok(placed)
 }
 
 fn shown(partitions: u32) -> i32 {

@@ -2,19 +2,22 @@
 //!
 //! | byte | content |
 //! |---|---|
-//! | 0 | kind u8: 1 topic created, 2 settings changed, 3 partitions added, 4 topic deleted, 5 producer ids taken, 6 handles taken, 7 epoch started |
-//! | 1 | version of that kind u8: 1 for kinds 1 and 2, else 0 |
+//! | 0 | kind u8: 1 topic created, 2 settings changed, 3 partitions added, 4 topic deleted, 5 producer ids taken, 6 handles taken, 7 epoch started, 8 directory |
+//! | 1 | version of that kind u8: the lowest that can say it; kind 1 up to 2, kinds 2 and 3 up to 1, else 0 |
 //! | 2 | the fields below, to the end |
 //!
 //! | kind | fields, big-endian |
 //! |---|---|
-//! | 1 | id 16 bytes, name (u8 length, bytes), settings, handles (u32 count, u64 each) |
+//! | 1 | id 16 bytes, name (u8 length, bytes), settings, handles (u32 count, u64 each); version 2 also directories (u16 per handle) |
 //! | 2 | id, settings |
-//! | 3 | id, handles |
+//! | 3 | id, handles; version 1 also directories (u16 per handle) |
 //! | 4 | id |
 //! | 5 | i64 next |
 //! | 6 | u64 next |
 //! | 7 | i32 epoch |
+//! | 8 | u16 number, id 16 bytes, u8 state (0 present, 1 absent, 2 gone) |
+//!
+//! Partitions without directories are in number 0: all are, as long as there is only one.
 //!
 //! Settings: u8 flags (bit 0 fsync, 1 retention time, 2 retention bytes, 3 compact, 4 delete though compacting, 5 compaction
 //! lag max, 6 compression level), u64 retention ms, u64 retention bytes, u64 segment bytes, u64 segment ms, u32 batch bytes
@@ -27,14 +30,13 @@
 //! program does not know was written by a newer one, and is said to be.
 
 use super::{
-    Cleanup, Codec, Compression, Durability, MetadataRecord, PartitionHandle, TopicMetadata,
-    TopicSettings,
+    Cleanup, Codec, Compression, DirectoryMetadata, DirectoryNumber, DirectoryState, Durability,
+    MetadataRecord, PartitionHandle, PartitionMetadata, TopicMetadata, TopicSettings,
 };
 use crate::{LeaderEpoch, TopicId, TopicName};
 
-const VERSION: u8 = 0;
-/// Version of the kinds that hold settings.
-const SETTINGS_VERSION: u8 = 1;
+/// The newest version of each kind, from kind 1 on.
+const VERSIONS: [u8; 8] = [2, 1, 1, 0, 0, 0, 0, 0];
 
 const FLAG_FSYNC: u8 = 1;
 const FLAG_RETENTION_MS: u8 = 2;
@@ -57,7 +59,7 @@ pub enum MetadataError {
     Trailing(usize),
     /// A newer version wrote it.
     #[error(
-        "metadata record of kind {kind}, version {version} is newer than this program (kinds 1 to 7, versions 0 and 1)"
+        "metadata record of kind {kind}, version {version} is newer than this program (kinds 1 to 8, versions 0 to 2)"
     )]
     FromTheFuture {
         /// Its kind.
@@ -73,43 +75,53 @@ pub enum MetadataError {
 impl MetadataRecord {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut start = |kind: u8| out.extend_from_slice(&[kind, version_of(kind)]);
+        let mut start = |kind: u8, version: u8| out.extend_from_slice(&[kind, version]);
         match self {
             Self::TopicCreated(topic) => {
-                start(1);
+                start(1, 1 + u8::from(are_spread(&topic.partitions)));
                 out.extend_from_slice(topic.id.as_bytes());
                 let name = topic.name.as_str().as_bytes();
                 // A topic name has at most 249 bytes.
                 out.push(name.len() as u8);
                 out.extend_from_slice(name);
                 put_settings(out, &topic.settings);
-                put_handles(out, &topic.partitions);
+                put_partitions(out, &topic.partitions);
             }
             Self::SettingsChanged { id, settings } => {
-                start(2);
+                start(2, 1);
                 out.extend_from_slice(id.as_bytes());
                 put_settings(out, settings);
             }
             Self::PartitionsAdded { id, partitions } => {
-                start(3);
+                start(3, u8::from(are_spread(partitions)));
                 out.extend_from_slice(id.as_bytes());
-                put_handles(out, partitions);
+                put_partitions(out, partitions);
             }
             Self::TopicDeleted { id } => {
-                start(4);
+                start(4, 0);
                 out.extend_from_slice(id.as_bytes());
             }
             Self::ProducerIdsTaken { next } => {
-                start(5);
+                start(5, 0);
                 out.extend_from_slice(&next.to_be_bytes());
             }
             Self::HandlesTaken { next } => {
-                start(6);
+                start(6, 0);
                 out.extend_from_slice(&next.to_be_bytes());
             }
             Self::EpochStarted { epoch } => {
-                start(7);
+                start(7, 0);
                 out.extend_from_slice(&epoch.get().to_be_bytes());
+            }
+            Self::DirectorySet(directory) => {
+                start(8, 0);
+                out.extend_from_slice(&directory.number.get().to_be_bytes());
+                out.extend_from_slice(&directory.id);
+                out.push(match directory.state {
+                    DirectoryState::Present => 0,
+                    DirectoryState::Absent => 1,
+                    DirectoryState::Gone => 2,
+                });
             }
         }
     }
@@ -121,19 +133,23 @@ impl MetadataRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, MetadataError> {
         let mut reader = Reader { rest: bytes };
         let [kind, version] = reader.array()?;
-        if !(1..=7).contains(&kind) || version > version_of(kind) {
+        let newest = usize::from(kind).checked_sub(1).and_then(|at| VERSIONS.get(at));
+        if newest.is_none_or(|newest| version > *newest) {
             return Err(MetadataError::FromTheFuture { kind, version });
         }
         let record = match kind {
             1 => {
                 let id = reader.id()?;
                 let name = reader.name()?;
-                let settings = reader.settings(version)?;
-                let partitions = reader.handles()?;
+                let settings = reader.settings(version.min(1))?;
+                let partitions = reader.partitions(version >= 2)?;
                 Self::TopicCreated(TopicMetadata { name, id, settings, partitions })
             }
             2 => Self::SettingsChanged { id: reader.id()?, settings: reader.settings(version)? },
-            3 => Self::PartitionsAdded { id: reader.id()?, partitions: reader.handles()? },
+            3 => {
+                let id = reader.id()?;
+                Self::PartitionsAdded { id, partitions: reader.partitions(version >= 1)? }
+            }
             4 => Self::TopicDeleted { id: reader.id()? },
             5 => {
                 let next = i64::from_be_bytes(reader.array()?);
@@ -143,9 +159,20 @@ impl MetadataRecord {
                 Self::ProducerIdsTaken { next }
             }
             6 => Self::HandlesTaken { next: reader.u64()? },
-            _ => {
+            7 => {
                 let epoch = LeaderEpoch::new(i32::from_be_bytes(reader.array()?));
                 Self::EpochStarted { epoch: epoch.ok_or(MetadataError::Field("epoch"))? }
+            }
+            _ => {
+                let number = DirectoryNumber::new(u16::from_be_bytes(reader.array()?));
+                let id = reader.array()?;
+                let state = match reader.array()? {
+                    [0] => DirectoryState::Present,
+                    [1] => DirectoryState::Absent,
+                    [2] => DirectoryState::Gone,
+                    _ => return Err(MetadataError::Field("directory state")),
+                };
+                Self::DirectorySet(DirectoryMetadata { number, id, state })
             }
         };
         match reader.rest.len() {
@@ -155,9 +182,9 @@ impl MetadataRecord {
     }
 }
 
-/// The version in which this program writes a kind.
-const fn version_of(kind: u8) -> u8 {
-    if kind <= 2 { SETTINGS_VERSION } else { VERSION }
+/// Whether it takes more than handles to say where they are.
+fn are_spread(partitions: &[PartitionMetadata]) -> bool {
+    partitions.iter().any(|p| p.directory != DirectoryNumber::FIRST)
 }
 
 /// Appends a list of records.
@@ -219,10 +246,15 @@ fn put_settings(out: &mut Vec<u8>, settings: &TopicSettings) {
     out.extend_from_slice(&settings.index_bytes_max.to_be_bytes());
 }
 
-fn put_handles(out: &mut Vec<u8>, handles: &[PartitionHandle]) {
-    out.extend_from_slice(&(handles.len() as u32).to_be_bytes());
-    for handle in handles {
-        out.extend_from_slice(&handle.get().to_be_bytes());
+fn put_partitions(out: &mut Vec<u8>, partitions: &[PartitionMetadata]) {
+    out.extend_from_slice(&(partitions.len() as u32).to_be_bytes());
+    for partition in partitions {
+        out.extend_from_slice(&partition.handle.get().to_be_bytes());
+    }
+    if are_spread(partitions) {
+        for partition in partitions {
+            out.extend_from_slice(&partition.directory.get().to_be_bytes());
+        }
     }
 }
 
@@ -310,10 +342,20 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn handles(&mut self) -> Result<Vec<PartitionHandle>, MetadataError> {
+    fn partitions(&mut self, spread: bool) -> Result<Vec<PartitionMetadata>, MetadataError> {
         let count = self.u32()? as usize;
         let bytes = self.take(count.checked_mul(8).ok_or(MetadataError::Short)?)?;
         let (handles, _) = bytes.as_chunks();
-        Ok(handles.iter().map(|raw| PartitionHandle::new(u64::from_be_bytes(*raw))).collect())
+        let at = |raw: &[u8; 8], directory| PartitionMetadata {
+            handle: PartitionHandle::new(u64::from_be_bytes(*raw)),
+            directory,
+        };
+        if !spread {
+            return Ok(handles.iter().map(|raw| at(raw, DirectoryNumber::FIRST)).collect());
+        }
+        // No overflow: there are eight times as many bytes before.
+        let (directories, _) = self.take(count * 2)?.as_chunks();
+        let numbers = directories.iter().map(|raw| DirectoryNumber::new(u16::from_be_bytes(*raw)));
+        Ok(handles.iter().zip(numbers).map(|(raw, directory)| at(raw, directory)).collect())
     }
 }

@@ -12,9 +12,12 @@ mod state;
 mod tests;
 
 pub use crate::batch::compression::{Codec, Compression};
-pub use decide::{Command, Limits, decide};
+pub use decide::{Command, Limits, Offer, decide};
 pub use encoding::{MetadataError, decode_all, encode_all};
-pub use state::{ApplyError, MetadataRecord, MetadataState, PartitionHandle, TopicMetadata};
+pub use state::{
+    ApplyError, DirectoryMetadata, DirectoryNumber, DirectoryState, MetadataRecord, MetadataState,
+    PartitionHandle, PartitionMetadata, TopicMetadata,
+};
 
 /// When a topic's high watermark moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

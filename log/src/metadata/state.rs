@@ -23,6 +23,58 @@ impl PartitionHandle {
     }
 }
 
+/// Names one data directory of a node: its place in the order in which they joined. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DirectoryNumber(u16);
+
+impl DirectoryNumber {
+    /// The first directory that a node ever had.
+    pub const FIRST: Self = Self(0);
+
+    /// From the raw number, as on disk.
+    #[must_use]
+    pub const fn new(value: u16) -> Self {
+        Self(value)
+    }
+
+    /// The raw number, as on disk.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Whether the node goes on with a directory or without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryState {
+    /// In use: what is decided is journalled there too.
+    Present,
+    /// Missing or failed: metadata has gone on without it. What it says of metadata counts no more.
+    Absent,
+    /// Was absent and held no partition: it is forgotten.
+    Gone,
+}
+
+/// One data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectoryMetadata {
+    /// Its number.
+    pub number: DirectoryNumber,
+    /// What its superblock says.
+    pub id: [u8; 16],
+    /// Whether it is in use.
+    pub state: DirectoryState,
+}
+
+/// One partition: its handle, and where it lives. Neither ever changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionMetadata {
+    /// Its name in journal frames.
+    pub handle: PartitionHandle,
+    /// The directory that holds it.
+    pub directory: DirectoryNumber,
+}
+
 /// One topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicMetadata {
@@ -32,13 +84,15 @@ pub struct TopicMetadata {
     pub id: TopicId,
     /// Its settings.
     pub settings: TopicSettings,
-    /// One handle per partition; index = partition number.
-    pub partitions: Vec<PartitionHandle>,
+    /// Index = partition number.
+    pub partitions: Vec<PartitionMetadata>,
 }
 
 /// All metadata of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetadataState {
+    /// Empty as long as there is only the one that everything began with.
+    directories: BTreeMap<DirectoryNumber, DirectoryMetadata>,
     topics: BTreeMap<TopicName, TopicMetadata>,
     names: BTreeMap<TopicId, TopicName>,
     /// The next handle to give out. Rises for ever, also past deleted topics.
@@ -65,8 +119,8 @@ pub enum MetadataRecord {
     PartitionsAdded {
         /// Which topic.
         id: TopicId,
-        /// Handles of the new ones.
-        partitions: Vec<PartitionHandle>,
+        /// The new ones.
+        partitions: Vec<PartitionMetadata>,
     },
     /// A topic is gone, with all its records.
     TopicDeleted {
@@ -88,6 +142,8 @@ pub enum MetadataRecord {
         /// The epoch.
         epoch: LeaderEpoch,
     },
+    /// A directory joined the node, or is now in this state.
+    DirectorySet(DirectoryMetadata),
 }
 
 /// A record contradicts the state: the journal or the catalog is not this directory's, or damaged.
@@ -102,6 +158,9 @@ pub enum ApplyError {
     /// A number that only rises would go back, or a handle would be used twice.
     #[error("metadata record takes {0} back from {1} to {2}")]
     Backwards(&'static str, u64, u64),
+    /// The directory is not one of this node's, has another id, or is forgotten though it holds partitions.
+    #[error("metadata record does not fit directory {0}")]
+    Directory(u16),
 }
 
 impl MetadataState {
@@ -120,6 +179,18 @@ impl MetadataState {
     /// All topics in the order of their names.
     pub fn topics(&self) -> impl Iterator<Item = &TopicMetadata> {
         self.topics.values()
+    }
+
+    /// All directories in the order in which they joined; none while there has been only one.
+    pub fn directories(&self) -> impl Iterator<Item = &DirectoryMetadata> {
+        self.directories.values()
+    }
+
+    /// How many partitions a directory holds.
+    #[must_use]
+    pub fn partitions_in(&self, directory: DirectoryNumber) -> usize {
+        let all = self.topics.values().flat_map(|topic| &topic.partitions);
+        all.filter(|partition| partition.directory == directory).count()
     }
 
     /// The epoch of this start.
@@ -186,7 +257,22 @@ impl MetadataState {
                 }
                 self.epoch = *epoch;
             }
+            MetadataRecord::DirectorySet(directory) => self.set_directory(directory)?,
         }
+        Ok(())
+    }
+
+    fn set_directory(&mut self, directory: &DirectoryMetadata) -> Result<(), ApplyError> {
+        let number = directory.number;
+        let fits = match self.directories.get(&number) {
+            Some(known) => known.id == directory.id && known.state != DirectoryState::Gone,
+            None => usize::from(number.0) == self.directories.len(),
+        };
+        let held = directory.state == DirectoryState::Gone && self.partitions_in(number) > 0;
+        if !fits || held {
+            return Err(ApplyError::Directory(number.0));
+        }
+        self.directories.insert(number, *directory);
         Ok(())
     }
 
@@ -197,28 +283,40 @@ impl MetadataState {
         // a topic that grew later gets its later partitions in a record of their own.
         let mut records: Vec<(PartitionHandle, MetadataRecord)> = Vec::new();
         for topic in self.topics.values() {
-            let mut runs = topic.partitions.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0));
+            let follows = |a: &PartitionMetadata, b: &PartitionMetadata| {
+                a.handle.0.checked_add(1) == Some(b.handle.0)
+            };
+            let mut runs = topic.partitions.chunk_by(follows);
             let first = runs.next().unwrap_or_default().to_vec();
-            let key = first.first().copied().unwrap_or(PartitionHandle(0));
+            let key = first.first().map_or(PartitionHandle(0), |p| p.handle);
             let created = TopicMetadata { partitions: first, ..topic.clone() };
             records.push((key, MetadataRecord::TopicCreated(created)));
             for run in runs {
                 let (id, partitions) = (topic.id, run.to_vec());
-                records.push((run[0], MetadataRecord::PartitionsAdded { id, partitions }));
+                records.push((run[0].handle, MetadataRecord::PartitionsAdded { id, partitions }));
             }
         }
         records.sort_by_key(|(handle, _)| *handle);
-        let mut records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
+        let directories = self.directories.values().map(|d| MetadataRecord::DirectorySet(*d));
+        let mut records: Vec<_> =
+            directories.chain(records.into_iter().map(|(_, record)| record)).collect();
         records.push(MetadataRecord::HandlesTaken { next: self.next_handle });
         records.push(MetadataRecord::ProducerIdsTaken { next: self.next_producer_id });
         records.push(MetadataRecord::EpochStarted { epoch: self.epoch });
         records
     }
 
-    /// What `next_handle` is after these, which must all be new and rising.
-    fn handles_after(&self, handles: &[PartitionHandle]) -> Result<u64, ApplyError> {
+    /// What `next_handle` is after these, which must all be new and rising, and in directories that there are.
+    fn handles_after(&self, partitions: &[PartitionMetadata]) -> Result<u64, ApplyError> {
         let mut next = self.next_handle;
-        for handle in handles {
+        for PartitionMetadata { handle, directory } in partitions {
+            let there = match self.directories.get(directory) {
+                Some(known) => known.state != DirectoryState::Gone,
+                None => self.directories.is_empty() && *directory == DirectoryNumber::FIRST,
+            };
+            if !there {
+                return Err(ApplyError::Directory(directory.0));
+            }
             if handle.0 < next || handle.0 == u64::MAX {
                 return Err(ApplyError::Backwards("handles", next, handle.0));
             }

@@ -7,6 +7,13 @@ use std::collections::BTreeSet;
 
 const LIMITS: Limits = Limits { topics_max: 6, partitions_max: 20 };
 
+const ONE: Offer = Offer { directory: DirectoryNumber::FIRST, free_bytes: 1 };
+
+/// A partition in the first directory.
+fn place(handle: u64) -> PartitionMetadata {
+    PartitionMetadata { handle: PartitionHandle::new(handle), directory: DirectoryNumber::FIRST }
+}
+
 fn settings(seed: u64) -> TopicSettings {
     TopicSettings {
         durability: if seed & 1 == 0 { Durability::Fsync } else { Durability::Memory },
@@ -35,7 +42,7 @@ fn create(topic: &str, id: u8, partitions: u32) -> Command {
 }
 
 fn run(state: &mut MetadataState, command: &Command) -> Result<Vec<MetadataRecord>, Refusal> {
-    let records = decide(state, LIMITS, command)?;
+    let records = decide(state, LIMITS, &[ONE], command)?;
     for record in &records {
         state.apply(record).expect("what was decided can be applied");
     }
@@ -47,7 +54,7 @@ fn a_topic_lives() {
     let mut state = MetadataState::default();
     run(&mut state, &create("telemetry", 1, 4)).unwrap();
     let topic = state.topic("telemetry").unwrap().clone();
-    assert_eq!(topic.partitions.iter().map(|h| h.get()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(topic.partitions.iter().map(|p| p.handle.get()).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(state.topic_by_id(topic.id), Some(&topic));
     let more = Command::AddPartitions { name: name("telemetry"), partitions: 6 };
     run(&mut state, &more).unwrap();
@@ -59,7 +66,7 @@ fn a_topic_lives() {
     assert_eq!(state.topic("telemetry"), None);
     run(&mut state, &create("telemetry", 2, 1)).unwrap();
     let again = state.topic("telemetry").unwrap();
-    assert_eq!(again.partitions[0].get(), 6, "handles are never used again");
+    assert_eq!(again.partitions[0].handle.get(), 6, "handles are never used again");
 }
 
 #[test]
@@ -103,14 +110,14 @@ fn records_that_contradict_the_state_are_refused() {
     run(&mut state, &Command::StartEpoch).unwrap();
     let before = state.clone();
     let id = TopicId::from_bytes([9; 16]);
-    let old = vec![PartitionHandle::new(1)];
+    let old = vec![place(1)];
     let known = TopicId::from_bytes([1; 16]);
     for record in [
         created,
         MetadataRecord::TopicDeleted { id },
         MetadataRecord::SettingsChanged { id, settings: settings(1) },
         MetadataRecord::PartitionsAdded { id: known, partitions: old },
-        MetadataRecord::PartitionsAdded { id, partitions: vec![PartitionHandle::new(5)] },
+        MetadataRecord::PartitionsAdded { id, partitions: vec![place(5)] },
         MetadataRecord::HandlesTaken { next: 1 },
         MetadataRecord::ProducerIdsTaken { next: -1 },
         MetadataRecord::EpochStarted { epoch: LeaderEpoch::default() },
@@ -132,7 +139,7 @@ fn bytes_of_each_kind_are_frozen() {
         name: name("t"),
         id,
         settings: settings(2 | 8),
-        partitions: vec![PartitionHandle::new(258)],
+        partitions: vec![place(258)],
     };
     let mut wanted = vec![1, 1];
     wanted.extend_from_slice(&[0xab; 16]);
@@ -185,7 +192,7 @@ fn settings_of_the_first_version_are_read() {
 #[test]
 fn a_newer_record_is_said_to_be_newer() {
     let from = |kind, version| MetadataError::FromTheFuture { kind, version };
-    assert_eq!(MetadataRecord::decode(&[8, 0, 1]), Err(from(8, 0)));
+    assert_eq!(MetadataRecord::decode(&[9, 0, 1]), Err(from(9, 0)));
     assert_eq!(MetadataRecord::decode(&[7, 1, 0, 0, 0, 7]), Err(from(7, 1)));
     assert_eq!(MetadataRecord::decode(&[7, 0, 0, 0, 0, 7, 0]), Err(MetadataError::Trailing(1)));
     assert_eq!(MetadataRecord::decode(&[7, 0, 0x80, 0, 0, 7]), Err(MetadataError::Field("epoch")));
@@ -233,7 +240,7 @@ proptest! {
                     _ => &[],
                 };
                 for handle in handles {
-                    prop_assert!(given.insert(*handle), "a handle is given once");
+                    prop_assert!(given.insert(handle.handle), "a handle is given once");
                 }
             }
             prop_assert!(state.next_producer_id() >= before.next_producer_id());
@@ -256,7 +263,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..9) {
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..10) {
         let _ = decode_all(&bytes);
         let _ = MetadataRecord::decode(&bytes);
         let mut bytes = bytes;

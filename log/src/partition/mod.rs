@@ -43,6 +43,8 @@ pub struct Partition {
     id: PartitionId,
     handle: u64,
     folder: PathBuf,
+    /// The metadata record that made it, 0 for one that a start found.
+    created: u64,
     shared: Arc<Shared>,
     settings: RwLock<TopicSettings>,
     /// The durability in force, which follows the settings only over a checkpoint.
@@ -425,6 +427,20 @@ impl Partition {
 
     pub(crate) fn handle(&self) -> u64 {
         self.handle
+    }
+
+    /// What it shares with the other partitions of its directory.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Whether that directory holds it.
+    pub(crate) fn is_in(&self, directory: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, directory)
+    }
+
+    pub(crate) fn created(&self) -> u64 {
+        self.created
     }
 
     pub(crate) fn is_memory(&self) -> bool {

@@ -27,6 +27,7 @@ pub(crate) struct Identity {
     pub(crate) id: PartitionId,
     pub(crate) handle: u64,
     pub(crate) folder: PathBuf,
+    pub(crate) created: u64,
 }
 
 /// What came of applying one batch again.
@@ -78,6 +79,7 @@ impl Partition {
             id: identity.id,
             handle: identity.handle,
             folder: identity.folder,
+            created: identity.created,
             shared: Arc::clone(shared),
             settings: RwLock::new(settings.clone()),
             memory: AtomicBool::new(memory),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(crate) fn options(dir: &Path) -> LogOptions {
     LogOptions {
-        dir: dir.to_owned(),
+        dirs: vec![dir.to_owned()],
         journal_file_bytes: 1 << 20,
         journal_files: 3,
         commit_delay: Duration::ZERO,

@@ -21,7 +21,7 @@ fn create(topic: &'static str) -> Step {
 #[test]
 fn a_second_process_is_told_who_holds_the_directory() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let options = LogOptions { dir: dir.path().to_owned(), ..options() };
+    let options = LogOptions { dirs: vec![dir.path().to_owned()], ..options() };
     let open = || Log::open(options.clone(), Arc::new(SystemDisk), Arc::new(SystemClock));
     let (log, _) = open().expect("free");
     match open() {
@@ -96,7 +96,7 @@ fn producer_ids_are_never_given_twice() {
 fn appends_of_many_threads_are_durable_and_in_order() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = LogOptions {
-        dir: dir.path().to_owned(),
+        dirs: vec![dir.path().to_owned()],
         journal_file_bytes: 1 << 20,
         uncommitted_bytes_max: 16 << 20,
         ..options()

@@ -101,7 +101,7 @@ pub(crate) enum End {
 
 pub(crate) fn options() -> LogOptions {
     LogOptions {
-        dir: PathBuf::from("/data"),
+        dirs: vec![PathBuf::from("/data")],
         journal_file_bytes: 32 << 10,
         journal_files: 3,
         commit_delay: Duration::ZERO,

@@ -62,7 +62,7 @@ impl Harness {
     pub(crate) fn with(door_settings: DoorSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions {
-            dir: dir.path().join("data"),
+            dirs: vec![dir.path().join("data")],
             journal_file_bytes: 4 << 20,
             journal_files: 4,
             commit_delay: Duration::ZERO,

@@ -1,0 +1,106 @@
+//! What the log says of itself: counters and gauges, summed over the data directories.
+//!
+//! Invariant: reading them takes no lock that a commit holds over a system call.
+//! Neighbours: `shared` counts; the process makes metrics and health of it.
+
+use crate::shared::Shared;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters and gauges of the log, read at one moment (for metrics and health).
+#[derive(Debug, Clone, Default)]
+pub struct LogStats {
+    /// Commit cycles ended.
+    pub cycles: u64,
+    /// Bytes of journal written, padding included.
+    pub journal_bytes: u64,
+    /// Record bytes committed.
+    pub committed_bytes: u64,
+    /// Nanoseconds spent in the journal's fdatasync, in all.
+    pub sync_ns: u64,
+    /// The slowest sync so far, nanoseconds.
+    pub sync_ns_max: u64,
+    /// Histogram of sync times: count of syncs of at most 2^(i) * 64 us, i = 0.., the last is the rest.
+    pub sync_histogram: [u64; 16],
+    /// Histogram of commit sizes: count of cycles with at most 2^(i) KiB of batches, i = 0.., the last is the rest.
+    pub size_histogram: [u64; 16],
+    /// Bytes of the ring in use (not yet released by a checkpoint).
+    pub journal_used_bytes: u64,
+    /// Bytes of the ring.
+    pub journal_size_bytes: u64,
+    /// Commits that had to wait for a full ring.
+    pub ring_waits: u64,
+    /// Bytes appended and not committed.
+    pub uncommitted_bytes: u64,
+    /// Nanoseconds since the oldest uncommitted append, zero when there is none.
+    pub oldest_uncommitted_ns: u64,
+    /// Checkpoints ended.
+    pub checkpoints: u64,
+    /// Why nothing can be written at all, if so: every directory is offline. See `directories` for one alone.
+    pub offline: Option<String>,
+    /// Damaged places in segments that readers met since the start, a sentence each; at most 100.
+    pub damage: Vec<String>,
+    /// Some partition refuses appends because the disk is full.
+    pub disk_full: bool,
+    /// Each data directory, by number.
+    pub directories: Vec<DirectoryStats>,
+}
+
+/// One data directory at one moment.
+#[derive(Debug, Clone)]
+pub struct DirectoryStats {
+    /// Where it is, or should be.
+    pub path: PathBuf,
+    /// Its number among the directories of this log.
+    pub number: u16,
+    /// Why its partitions take no writes, if so: it is missing, or an I/O error took it offline until a restart.
+    pub offline: Option<String>,
+    /// Some partition in it refuses appends because the disk is full.
+    pub disk_full: bool,
+}
+
+impl LogStats {
+    pub(crate) fn of(directories: &[Arc<Shared>]) -> Self {
+        let mut all = Self::default();
+        for shared in directories {
+            all.add(shared);
+        }
+        if all.directories.iter().all(|d| d.offline.is_some()) {
+            all.offline = all.directories.first().and_then(|d| d.offline.clone());
+        }
+        all
+    }
+
+    fn add(&mut self, shared: &Shared) {
+        let c = &shared.counters;
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        self.cycles += get(&c.cycles);
+        self.journal_bytes += get(&c.journal_bytes);
+        self.committed_bytes += get(&c.committed_bytes);
+        self.sync_ns += get(&c.sync_ns);
+        self.sync_ns_max = self.sync_ns_max.max(get(&c.sync_ns_max));
+        for (sum, bucket) in self.sync_histogram.iter_mut().zip(&c.sync_histogram) {
+            *sum += get(bucket);
+        }
+        for (sum, bucket) in self.size_histogram.iter_mut().zip(&c.size_histogram) {
+            *sum += get(bucket);
+        }
+        self.journal_used_bytes += get(&c.journal_used_bytes);
+        self.journal_size_bytes += get(&c.journal_size_bytes);
+        self.ring_waits += get(&c.ring_waits);
+        self.uncommitted_bytes += shared.uncommitted_bytes.load(Ordering::Relaxed) as u64;
+        let oldest_ns = shared.queue.oldest_ns(shared.clock.monotonic_ns());
+        self.oldest_uncommitted_ns = self.oldest_uncommitted_ns.max(oldest_ns);
+        self.checkpoints += get(&c.checkpoints);
+        self.damage.extend(shared.damage());
+        let disk_full = c.partitions_full.load(Ordering::Relaxed) > 0;
+        self.disk_full |= disk_full;
+        self.directories.push(DirectoryStats {
+            path: shared.path.clone(),
+            number: shared.number.get(),
+            offline: shared.offline(),
+            disk_full,
+        });
+    }
+}
