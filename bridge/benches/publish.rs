@@ -34,6 +34,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,
+        open_files_max: 256,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,

@@ -35,6 +35,7 @@ pub(crate) fn spec() -> TopicSpec {
         retention: Some(Duration::from_secs(7 * 24 * 3_600)),
         retention_bytes: None,
         segment_bytes: 1 << 20,
+        index_bytes_max: 10 << 20,
         segment_time: Duration::from_secs(3_600),
         batch_bytes_max: 1 << 20,
     }
@@ -230,6 +231,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,
+        open_files_max: 256,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,

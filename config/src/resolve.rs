@@ -135,6 +135,7 @@ fn resolve_storage(v: &Values) -> Storage {
         journal_file_bytes: bytes(v, "journal_file_bytes"),
         journal_files: count(v, "journal_files"),
         memory_sync: time(v, "memory_sync"),
+        open_files_max: v.integer("open_files_max").and_then(|n| u32::try_from(n).ok()),
         uncommitted_bytes_max: size(v, "uncommitted_bytes_max"),
         tail_bytes_max: size(v, "tail_bytes_max"),
     }
@@ -198,6 +199,7 @@ fn topic_spec(v: &Values, defaults: Option<&TopicSpec>) -> TopicSpec {
         given.or(defaults.map(f)).unwrap_or_default()
     };
     let partitions = inherit(v.integer("partitions"), |d| d.partitions.into());
+    let index = inherit(v.bytes("index_bytes_max").flatten(), |d| d.index_bytes_max.into());
     let batch = inherit(v.bytes("batch_bytes_max").flatten(), |d| d.batch_bytes_max.into());
     TopicSpec {
         partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
@@ -211,6 +213,7 @@ fn topic_spec(v: &Values, defaults: Option<&TopicSpec>) -> TopicSpec {
             .bytes("retention_bytes")
             .unwrap_or(defaults.and_then(|d| d.retention_bytes)),
         segment_bytes: inherit(v.bytes("segment_bytes").flatten(), |d| d.segment_bytes),
+        index_bytes_max: u32::try_from(index).unwrap_or(u32::MAX),
         segment_time: v
             .time("segment_time")
             .flatten()

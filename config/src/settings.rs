@@ -56,6 +56,8 @@ pub struct Storage {
     pub journal_files: u32,
     /// How often files of `memory` topics are synced.
     pub memory_sync: Duration,
+    /// Segment files kept open; `None` follows from what the system allows.
+    pub open_files_max: Option<u32>,
     /// Bytes appended and not committed, at most.
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, at most.
@@ -205,6 +207,8 @@ pub struct TopicSpec {
     pub retention_bytes: Option<u64>,
     /// Size at which a segment is rolled.
     pub segment_bytes: u64,
+    /// Size of an index at which its segment is rolled.
+    pub index_bytes_max: u32,
     /// Age at which a segment is rolled.
     pub segment_time: Duration,
     /// Largest batch.

@@ -8,6 +8,9 @@
 
 #[cfg(any(test, feature = "simulation"))]
 pub mod fake;
+mod map;
+
+pub use map::Map;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
@@ -65,6 +68,11 @@ pub trait LockGuard: Debug + Send + Sync {}
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file. Errors are the system's (`NotFound`, `StorageFull`, ...).
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// The bytes of a whole file of at most `bytes_max`, mapped where the kernel can. Only for files that are never written
+    /// again nor cut under this inode while the map lives: to be made anew they are removed first ([`Map`] says why).
+    fn map(&self, path: &Path, bytes_max: u64) -> io::Result<Map> {
+        Map::read(&*self.open(path, OpenMode::Read)?, bytes_max)
+    }
     /// Takes an exclusive lock on the file (made if missing) and writes `holder` into it.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
     /// Makes one folder; `AlreadyExists` if there is one.
@@ -144,6 +152,11 @@ impl Disk for SystemDisk {
             OpenMode::Truncate => options.write(true).create(true).truncate(true),
         };
         Ok(Arc::new(SystemFile(options.open(path)?)))
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    fn map(&self, path: &Path, bytes_max: u64) -> io::Result<Map> {
+        Map::kernel(&File::open(path)?, bytes_max)
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {

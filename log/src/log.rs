@@ -34,6 +34,8 @@ pub struct LogOptions {
     pub tail_bytes_max: usize,
     /// Sync files of `memory` topics this often.
     pub memory_sync: Duration,
+    /// Segment files kept open over all directories; those in use at a moment count on top.
+    pub open_files_max: usize,
     /// Limit on topics, internal ones not counted.
     pub topics_max: u32,
     /// Limit on partitions, internal ones not counted.

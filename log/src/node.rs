@@ -27,8 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a topic's name in its partitions' folder names: leaves room for a partition number and a handle.
 const FOLDER_TOPIC_BYTES_MAX: usize = 200;
-/// Segment files that are kept open, over all directories.
-const OPEN_FILES_MAX: usize = 256;
 
 /// Sizes that follow from the options.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +55,7 @@ impl Sizes {
                 uncommitted_bytes_max: options.uncommitted_bytes_max / directories,
                 tail_bytes_max: options.tail_bytes_max / directories,
                 journal_batch_bytes_max: file as usize - 3 * BLOCK_BYTES as usize - ends_max * 24,
-                open_files_max: OPEN_FILES_MAX.div_ceil(directories),
+                open_files_max: (options.open_files_max / directories).max(1),
             },
         }
     }

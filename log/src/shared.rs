@@ -10,8 +10,9 @@ use crate::Partition;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::metadata::DirectoryNumber;
-use crate::segment::Segment;
+use crate::segment::Key;
 use crate::segment::files::Files;
+use crate::segment::indexes::Indexes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,6 @@ use tokio::sync::watch;
 
 /// Damaged places that are remembered; further ones are answered to their readers all the same.
 const DAMAGE_MAX: usize = 100;
-/// Indexes of sealed segments kept in memory.
-const INDEXES_MAX: usize = 64;
 
 /// What all directories of a node share.
 #[derive(Clone)]
@@ -63,6 +62,7 @@ pub(crate) struct Shared {
     /// The metadata record that says that the node goes on without this directory; 0 while it is in use.
     pub(crate) absent_since: AtomicU64,
     pub(crate) files: Files,
+    pub(crate) indexes: Indexes,
     pub(crate) queue: Queue,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
@@ -86,7 +86,6 @@ pub(crate) struct Shared {
     closing: Arc<AtomicBool>,
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
-    indexes: Mutex<VecDeque<Arc<Segment>>>,
     /// Damage that readers met: (file, byte) and what it is.
     damage: Mutex<BTreeMap<(String, u64), String>>,
 }
@@ -163,6 +162,7 @@ impl Shared {
             files: Files::new(Arc::clone(&common.disk), budget.open_files_max),
             disk: Arc::clone(&common.disk),
             clock: Arc::clone(&common.clock),
+            indexes: Indexes::new(Arc::clone(&common.disk)),
             committed_sequence: AtomicU64::new(0),
             absent_since: AtomicU64::new(0),
             queue: Queue::default(),
@@ -182,7 +182,6 @@ impl Shared {
             closing: Arc::clone(&common.closing),
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
-            indexes: Mutex::default(),
             damage: Mutex::default(),
         }
     }
@@ -255,18 +254,10 @@ impl Shared {
         self.damage.lock().values().cloned().collect()
     }
 
-    /// Remembers that a sealed segment's index is in memory; the one loaded longest ago gives way.
-    pub(crate) fn index_used(&self, segment: &Arc<Segment>) {
-        let mut indexes = self.indexes.lock();
-        if indexes.iter().any(|s| Arc::ptr_eq(s, segment)) {
-            return;
-        }
-        if indexes.len() >= INDEXES_MAX
-            && let Some(oldest) = indexes.pop_front()
-        {
-            oldest.unload_index();
-        }
-        indexes.push_back(Arc::clone(segment));
+    /// Lets go of a segment whose files are removed, cut or replaced: the open file, and what is loaded of it.
+    pub(crate) fn forget_segment(&self, key: Key) {
+        self.files.forget(key);
+        self.indexes.forget(key);
     }
 }
 

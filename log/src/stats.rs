@@ -43,6 +43,12 @@ pub struct LogStats {
     pub damage: Vec<String>,
     /// Some partition refuses appends because the disk is full.
     pub disk_full: bool,
+    /// Segment files open now, beside those in use at this moment.
+    pub open_files: u64,
+    /// Sealed segments whose offset and time indexes are loaded now.
+    pub indexes_loaded: u64,
+    /// Sealed segments whose offset and time indexes were made anew because the stored ones were missing or wrong.
+    pub indexes_rebuilt: u64,
     /// Each data directory, by number.
     pub directories: Vec<DirectoryStats>,
 }
@@ -96,6 +102,9 @@ impl LogStats {
         self.damage.extend(shared.damage());
         let disk_full = c.partitions_full.load(Ordering::Relaxed) > 0;
         self.disk_full |= disk_full;
+        self.open_files += shared.files.count() as u64;
+        self.indexes_loaded += shared.indexes.count() as u64;
+        self.indexes_rebuilt += get(&shared.indexes.rebuilt);
         self.directories.push(DirectoryStats {
             path: shared.path.clone(),
             number: shared.number.get(),

@@ -193,6 +193,7 @@ impl Node {
             uncommitted_bytes_max: 16 << 20,
             tail_bytes_max: 2 << 20,
             memory_sync: Duration::from_secs(1),
+            open_files_max: 256,
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,

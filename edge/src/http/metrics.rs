@@ -121,7 +121,7 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
 }
 
 fn log(page: &mut Page, stats: &LogStats) {
-    let counters: [(&str, &str, u64); 5] = [
+    let counters: [(&str, &str, u64); 6] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
         (
@@ -135,11 +135,16 @@ fn log(page: &mut Page, stats: &LogStats) {
             stats.ring_waits,
         ),
         ("headwater_log_checkpoints_total", "Checkpoints ended.", stats.checkpoints),
+        (
+            "headwater_log_indexes_rebuilt_total",
+            "Segments whose indexes were missing or wrong, and made again.",
+            stats.indexes_rebuilt,
+        ),
     ];
     for (name, help, value) in counters {
         page.single(name, Kind::Counter, help, value as f64);
     }
-    let gauges: [(&str, &str, f64); 7] = [
+    let gauges: [(&str, &str, f64); 8] = [
         (
             "headwater_log_journal_used_bytes",
             "Bytes of the ring that no checkpoint has released.",
@@ -161,6 +166,7 @@ fn log(page: &mut Page, stats: &LogStats) {
             "The slowest sync so far.",
             stats.sync_ns_max as f64 / 1e9,
         ),
+        ("headwater_log_open_files", "Segment files kept open.", stats.open_files as f64),
         (
             "headwater_log_offline",
             "1 when the data directory is offline after an I/O error.",

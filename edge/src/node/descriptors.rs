@@ -30,6 +30,12 @@ pub(super) fn raise(limits: &Limits) {
     }
 }
 
+/// Segment files that the log keeps open where the configuration does not say: a quarter of all descriptors. Clients have the
+/// rest, and more than some thousands of files are used at a time by nobody.
+pub(super) fn segment_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).div_ceil(4).clamp(16, 4_096)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +47,6 @@ mod tests {
         setrlimit(Resource::Nofile, low).unwrap();
         raise(&headwater_config::Config::default().limits);
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+        assert!((16..=4_096).contains(&segment_files()));
     }
 }

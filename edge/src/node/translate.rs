@@ -3,6 +3,7 @@
 //! Invariant: nothing is decided here; a limit means here what the table of keys says it means. Neighbours:
 //! [`headwater_config`] on one side, the log, the MQTT front and the Kafka door on the other.
 
+use super::descriptors;
 use headwater_config::{Config, DiskBudget, Limits};
 use headwater_kafka::server::{DoorSettings, NewTopic, TopicRules};
 use headwater_log::{LogOptions, TopicName};
@@ -21,6 +22,11 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         uncommitted_bytes_max: storage.uncommitted_bytes_max,
         tail_bytes_max: storage.tail_bytes_max,
         memory_sync: storage.memory_sync,
+        open_files_max: storage
+            .open_files_max
+            .map_or_else(descriptors::segment_files, u64::from)
+            .try_into()
+            .unwrap_or(usize::MAX),
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: match storage.max_bytes {

@@ -153,6 +153,7 @@ impl From<&headwater_config::TopicSpec> for TopicSettings {
             segment_bytes: spec.segment_bytes,
             segment_ms: ms(spec.segment_time),
             batch_bytes_max: spec.batch_bytes_max,
+            index_bytes_max: spec.index_bytes_max,
             ..Self::default()
         }
     }

@@ -224,7 +224,7 @@ impl Partition {
     /// Files of this partition as they are now; for removal.
     pub(crate) fn forget_files(&self) {
         for segment in self.segments.write().drain(..) {
-            self.shared.files.forget((self.handle, segment.base().get()));
+            self.shared.forget_segment(segment.key());
         }
     }
 

@@ -1,16 +1,31 @@
 //! Lookups by timestamp and by size, as Kafka's ListOffsets means them, and moving the log start.
 //!
-//! Invariant: like the reader, a lookup never tells of anything at or above the high watermark. Inside a compressed batch, which
-//! is not opened here, its first record answers.
+//! The first record with a timestamp of at least the one asked for, in the order of offsets: timestamps are the producers' and
+//! may go back. Segments are skipped by their largest timestamp, batches by the time index, then by their headers; what is left is
+//! one batch, whose records are read, decompressed if need be.
+//!
+//! Invariant: like the reader, a lookup never tells of anything below the log start, or at or above the high watermark.
 
-use super::{OffsetAndTimestamp, Partition, ReadError, ReadLimit};
+use super::state::State;
+use super::{OffsetAndTimestamp, Partition, Positions, ReadError, ReadLimit};
 use crate::batch::{self, BatchHeader};
+use crate::segment::Segment;
+use crate::segment::scan::At;
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// What a look into one place found.
+enum Looked {
+    /// A batch that may have it.
+    Batch(Offset),
+    /// Nothing below this offset.
+    NotBefore(Offset),
+}
+
 impl Partition {
-    /// The first record whose timestamp is at least `timestamp_ms` (Kafka's ListOffsets).
+    /// The first record whose timestamp is at least `timestamp_ms` (Kafka's ListOffsets). Blocks.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -18,71 +33,131 @@ impl Partition {
         &self,
         timestamp_ms: i64,
     ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
-        let mut candidates: Vec<Offset> = Vec::new();
-        let segments = self.segments.read().clone();
-        for (i, segment) in segments.iter().enumerate() {
-            if segment.times().max_timestamp < timestamp_ms {
-                continue;
+        let Positions { log_start, high_watermark, .. } = self.positions();
+        let mut from = log_start;
+        // Each round passes a batch or a segment, or is the last.
+        while from < high_watermark {
+            let looked = match self.look_in_tail(timestamp_ms, from) {
+                Ok(looked) => looked,
+                Err(flushed) => self.look_in_segment(timestamp_ms, from, flushed)?,
+            };
+            let base = match looked {
+                Looked::Batch(base) => base.max(from),
+                Looked::NotBefore(offset) => {
+                    from = offset.max(from.plus(1));
+                    continue;
+                }
+            };
+            if base >= high_watermark {
+                break;
             }
-            let sealed = i + 1 < segments.len();
-            let found = self.read_segment(segment, sealed, |r| r.batch_by_time(timestamp_ms))?;
-            candidates.extend(found.and_then(|at| Offset::new(at.header.base_offset)));
-            break;
-        }
-        // What is not in a segment yet comes after what is.
-        {
-            let state = self.state.lock();
-            let in_tail = state.tail.iter().find(|b| b.max_timestamp >= timestamp_ms);
-            candidates.extend(in_tail.map(|b| b.base));
-        }
-        let Some(base) = candidates.into_iter().min() else { return Ok(None) };
-        self.first_record(base.max(self.log_start()), |timestamp| timestamp >= timestamp_ms)
-    }
-
-    /// The record with the largest timestamp (Kafka's ListOffsets -3).
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn offset_of_max_timestamp(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
-        let start = self.log_start();
-        let mut best: Option<(i64, Offset)> = None;
-        let mut consider = |timestamp: i64, base: Offset| {
-            if best.is_none_or(|(t, _)| timestamp > t) {
-                best = Some((timestamp, base));
-            }
-        };
-        for segment in self.segments.read().iter().filter(|s| s.written() > 0) {
-            let times = segment.times();
-            let base = Offset::new(times.max_timestamp_base).unwrap_or_default();
-            consider(times.max_timestamp, base);
-        }
-        {
-            let state = self.state.lock();
-            let end = state.committed;
-            for batch in state.tail.iter().filter(|b| b.base < end) {
-                consider(batch.max_timestamp, batch.base);
-            }
-        }
-        let Some((timestamp, base)) = best else { return Ok(None) };
-        self.first_record(base.max(start), |t| t >= timestamp)
-    }
-
-    /// The first record from the batch at `base` on that is wanted, below the high watermark.
-    fn first_record(
-        &self,
-        base: Offset,
-        wanted: impl Fn(i64) -> bool,
-    ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
-        let start = self.log_start();
-        let mut from = base;
-        loop {
-            let outcome = self.read(from, 1, ReadLimit::HighWatermark)?;
-            let Some(batch) = outcome.batches.first() else { return Ok(None) };
-            if let Some(found) = in_batch(batch, start, &wanted) {
+            let outcome = self.read(base, 1, ReadLimit::HighWatermark)?;
+            let Some(batch) = outcome.batches.first() else { break };
+            if let Some(found) = in_batch(batch, from, |timestamp| timestamp >= timestamp_ms) {
                 return Ok(Some(found));
             }
             from = outcome.next;
         }
+        Ok(None)
+    }
+
+    /// Looks among the batches in memory if they reach back to `from`; else says up to where there is nothing in memory alone.
+    fn look_in_tail(&self, timestamp_ms: i64, from: Offset) -> Result<Looked, Offset> {
+        let state = self.state.lock();
+        if !reaches_back(&state, from) {
+            return Err(state.flushed);
+        }
+        let mut batches = state.tail.iter().skip(state.position(from));
+        let found = batches.find(|b| b.max_timestamp >= timestamp_ms).map(|b| b.base);
+        Ok(found.map_or(Looked::NotBefore(state.end), Looked::Batch))
+    }
+
+    /// Looks in the segment that has `from`. `flushed` was in the segments before the look.
+    fn look_in_segment(
+        &self,
+        timestamp_ms: i64,
+        from: Offset,
+        flushed: Offset,
+    ) -> Result<Looked, ReadError> {
+        let Some((segment, next)) = self.segment_of(from) else {
+            return Ok(Looked::NotBefore(self.log_start()));
+        };
+        let found = if segment.times().max_timestamp >= timestamp_ms {
+            self.read_segment(&segment, next, |r| r.batch_by_time(timestamp_ms, from))?
+        } else {
+            None
+        };
+        let base = found.and_then(|at| Offset::new(at.header.base_offset));
+        Ok(base.map_or(Looked::NotBefore(next.unwrap_or(flushed)), Looked::Batch))
+    }
+
+    /// The first of the records with the largest timestamp (Kafka's ListOffsets -3, KIP-734). Blocks.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn offset_of_max_timestamp(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        let Positions { log_start, high_watermark, .. } = self.positions();
+        if log_start >= high_watermark {
+            return Ok(None);
+        }
+        // The first batch may have lost its newest record to DeleteRecords: only its records tell.
+        let outcome = self.read(log_start, 1, ReadLimit::HighWatermark)?;
+        let first = outcome.batches.first().and_then(|batch| newest_in(batch, log_start));
+        let behind = outcome.next;
+        let mut best: Option<(i64, Offset)> = None;
+        let mut consider = |timestamp: i64, base: Offset| {
+            if base < high_watermark && best.is_none_or(|(t, _)| timestamp > t) {
+                best = Some((timestamp, base));
+            }
+        };
+        // The tail first: what leaves it meanwhile is in a segment by the time those are looked at.
+        let mut in_tail = Vec::new();
+        {
+            let state = self.state.lock();
+            let batches = state.tail.iter().skip(state.position(behind));
+            let batches = batches.filter(|b| b.base >= behind && b.base < high_watermark);
+            let newest =
+                batches.reduce(|a, b| if b.max_timestamp > a.max_timestamp { b } else { a });
+            in_tail.extend(newest.map(|b| (b.max_timestamp, b.base)));
+        }
+        let segments = self.segments.read().clone();
+        for (i, segment) in segments.iter().enumerate() {
+            let next = segments.get(i + 1).map(|s| s.base());
+            if segment.written() == 0 || next.is_some_and(|next| next <= behind) {
+                continue;
+            }
+            if let Some(at) = self.newest_in_segment(segment, next, behind, high_watermark)? {
+                consider(at.0, at.1);
+            }
+        }
+        for (timestamp, base) in in_tail {
+            consider(timestamp, base);
+        }
+        let Some((timestamp, base)) =
+            best.filter(|(t, _)| first.is_none_or(|f| *t > f.timestamp_ms))
+        else {
+            return Ok(first);
+        };
+        let outcome = self.read(base, 1, ReadLimit::HighWatermark)?;
+        Ok(outcome.batches.first().and_then(|batch| in_batch(batch, base, |t| t >= timestamp)))
+    }
+
+    /// The newest batch of a segment with offsets in `from..limit`: timestamp and base offset.
+    fn newest_in_segment(
+        &self,
+        segment: &Arc<Segment>,
+        next: Option<Offset>,
+        from: Offset,
+        limit: Offset,
+    ) -> Result<Option<(i64, Offset)>, ReadError> {
+        let times = segment.times();
+        let base = Offset::new(times.max_timestamp_base).unwrap_or_default();
+        if (from..limit).contains(&base) {
+            return Ok(Some((times.max_timestamp, base)));
+        }
+        let found = self.read_segment(segment, next, |r| r.newest_batch(from, limit))?;
+        let place = |at: At| Some((at.header.max_timestamp, Offset::new(at.header.base_offset)?));
+        Ok(found.and_then(place))
     }
 
     /// Deletes records below `before` (Kafka's DeleteRecords): journalled first, whole segments removed later.
@@ -121,32 +196,51 @@ impl Partition {
         let segments = self.segments.read().clone();
         let next = segments.partition_point(|s| s.base() <= from);
         let behind: u64 = segments.iter().skip(next).map(|s| s.written()).sum();
-        let Some((segment, sealed)) = self.segment_of(from) else { return behind + in_memory };
-        let byte = self.read_segment(&segment, sealed, |r| r.byte_of(from)).unwrap_or(0);
+        let Some((segment, next)) = self.segment_of(from) else { return behind + in_memory };
+        let byte = self.read_segment(&segment, next, |r| r.byte_of(from)).unwrap_or(0);
         segment.written().saturating_sub(byte) + behind + in_memory
     }
 }
 
+/// Whether the batches in memory begin at or below `from`.
+fn reaches_back(state: &State, from: Offset) -> bool {
+    from >= state.committed || state.tail.front().is_some_and(|b| b.base <= from)
+}
+
+/// The first record at or above `start` that is wanted.
 fn in_batch(
     batch: &Bytes,
     start: Offset,
     wanted: impl Fn(i64) -> bool,
 ) -> Option<OffsetAndTimestamp> {
     let header = BatchHeader::parse(batch).ok()?;
-    let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
-    let found = |offset, timestamp_ms| {
-        Some(OffsetAndTimestamp { offset: Offset::new(offset)?, timestamp_ms, epoch })
-    };
     match batch::records(batch) {
         Ok(mut records) => {
             let record = records.find_map(|r| {
                 r.ok().filter(|r| wanted(r.timestamp_ms) && r.offset >= start.get())
             })?;
-            found(record.offset, record.timestamp_ms)
+            answer(&header, record.offset, record.timestamp_ms)
         }
+        // Its CRC is right, but no reader could open it: taken by a version that did not look inside.
         Err(_) if wanted(header.max_timestamp) => {
-            found(header.base_offset.max(start.get()), header.max_timestamp)
+            answer(&header, header.base_offset.max(start.get()), header.max_timestamp)
         }
         Err(_) => None,
     }
+}
+
+/// The first of the newest records at or above `start`.
+fn newest_in(batch: &Bytes, start: Offset) -> Option<OffsetAndTimestamp> {
+    let header = BatchHeader::parse(batch).ok()?;
+    let Ok(records) = batch::records(batch) else {
+        return in_batch(batch, start, |_| true);
+    };
+    let records = records.map_while(Result::ok).filter(|r| r.offset >= start.get());
+    let newest = records.reduce(|a, b| if b.timestamp_ms > a.timestamp_ms { b } else { a })?;
+    answer(&header, newest.offset, newest.timestamp_ms)
+}
+
+fn answer(header: &BatchHeader, offset: i64, timestamp_ms: i64) -> Option<OffsetAndTimestamp> {
+    let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
+    Some(OffsetAndTimestamp { offset: Offset::new(offset)?, timestamp_ms, epoch })
 }

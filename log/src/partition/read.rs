@@ -69,9 +69,9 @@ impl Partition {
         let (mut batches, mut next, mut bytes) = (Vec::new(), from, 0);
         // Each round ends a segment, so this ends with the last one.
         while next < limit && bytes < bytes_max.max(1) {
-            let Some((segment, sealed)) = self.segment_of(next) else { break };
+            let Some((segment, behind)) = self.segment_of(next) else { break };
             let left = bytes_max.saturating_sub(bytes);
-            let read = match self.read_segment(&segment, sealed, |r| r.read(next, limit, left)) {
+            let read = match self.read_segment(&segment, behind, |r| r.read(next, limit, left)) {
                 Ok(read) => read,
                 Err(_) if !batches.is_empty() => break,
                 Err(e) => return Err(e),
@@ -79,7 +79,12 @@ impl Partition {
             match read {
                 Read::Batches(found, end) => {
                     if found.is_empty() {
-                        break;
+                        if end <= next {
+                            break;
+                        }
+                        // Compaction left nothing here.
+                        next = end;
+                        continue;
                     }
                     // A further segment's first batch may be larger than what is left.
                     let size: usize = found.iter().map(Bytes::len).sum();
@@ -94,7 +99,7 @@ impl Partition {
                 Read::Damaged(damage) => return Err(self.damaged(&segment, next, damage)),
             }
         }
-        if batches.is_empty() {
+        if batches.is_empty() && next == from {
             // Below the limit there is always a batch, unless retention has just taken it, or it is lost.
             self.check(&self.state.lock(), from)?;
             let Some((segment, _)) = self.segment_of(from) else {
@@ -107,33 +112,30 @@ impl Partition {
         Ok((batches, next))
     }
 
-    /// The segment that has `offset`, and whether it is sealed.
-    pub(super) fn segment_of(&self, offset: Offset) -> Option<(Arc<Segment>, bool)> {
+    /// The segment that has `offset`, and the base of the one behind it, if it is sealed.
+    pub(super) fn segment_of(&self, offset: Offset) -> Option<(Arc<Segment>, Option<Offset>)> {
         let segments = self.segments.read();
         let next = segments.partition_point(|s| s.base() <= offset);
         let segment = segments.get(next.checked_sub(1)?)?;
-        Some((Arc::clone(segment), next < segments.len()))
+        Some((Arc::clone(segment), segments.get(next).map(|s| s.base())))
     }
 
     /// Runs `read` on an open segment. A segment that retention has just removed shows as out of range.
     pub(super) fn read_segment<T>(
         &self,
         segment: &Arc<Segment>,
-        sealed: bool,
+        next: Option<Offset>,
         read: impl FnOnce(&Reading<'_>) -> io::Result<T>,
     ) -> Result<T, ReadError> {
         let answer = self.open_segment(segment).and_then(|file| {
             read(&Reading {
                 segment,
                 file: &*file,
-                disk: &*self.shared.disk,
+                indexes: &self.shared.indexes,
                 folder: &self.folder,
-                sealed,
+                next,
             })
         });
-        if sealed {
-            self.shared.index_used(segment);
-        }
         answer.map_err(|e| {
             if let Err(gone) = self.check(&self.state.lock(), segment.base()) {
                 return gone;

@@ -10,7 +10,7 @@ use crate::batch::{self, BatchError, BatchHeader};
 use crate::catalog::PartitionEntry;
 use crate::metadata::TopicSettings;
 use crate::segment::scan::Scan;
-use crate::segment::{Segment, path};
+use crate::segment::{EXTENSIONS, Segment, path, remove_hints};
 use crate::shared::Shared;
 use crate::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
 use bytes::Bytes;
@@ -200,6 +200,8 @@ impl Partition {
             };
             let file = self.open_segment(&active)?;
             let size = file.size_bytes()?;
+            // Of the life before, which may have had other records where this one goes on.
+            remove_hints(&*self.shared.disk, &self.folder, active.base())?;
             let mut scan = Scan::new(&*file, active.written(), size);
             let mut adopted = false;
             while let Some(Ok(at)) = scan.next()? {
@@ -251,9 +253,10 @@ impl Partition {
         let name = path(&self.folder, end, "log");
         match self.shared.disk.open(&name, crate::disk::OpenMode::Write) {
             Ok(file) if file.size_bytes()? > 0 => {
-                self.shared.files.put((self.handle, end.get()), file);
                 let now = self.shared.log_clock_ms.load(Ordering::Relaxed);
-                self.segments.write().push(Arc::new(Segment::new(end, now)));
+                let segment = Arc::new(Segment::new(end, now));
+                self.shared.files.put(segment.key(), file);
+                self.segments.write().push(segment);
                 writer.resume_folder();
                 Ok(true)
             }
@@ -510,9 +513,9 @@ impl Partition {
                 }
                 segments.remove(0)
             };
-            self.shared.files.forget((self.handle, dead.base().get()));
+            self.shared.forget_segment(dead.key());
             let disk = &*self.shared.disk;
-            for extension in ["log", "index"] {
+            for extension in EXTENSIONS {
                 match disk.remove_file(&path(&self.folder, dead.base(), extension)) {
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                     other => other?,

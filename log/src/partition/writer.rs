@@ -7,7 +7,8 @@ use super::state::{State, TailBatch};
 use super::{Condition, Partition};
 use crate::Offset;
 use crate::disk::{DiskFile, OpenMode};
-use crate::segment::{Segment, path};
+use crate::segment::index::{INTERVAL_BYTES, Interval, TIME_ENTRY_BYTES};
+use crate::segment::{Segment, path, remove_hints};
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub(crate) struct Writer {
     reserved: u64,
     /// Size of the next reservation.
     reserve_next: u64,
+    /// Entries that an index of the active segment has once all that is planned is written, and what decides on the next.
+    planned_entries: u64,
+    planned_interval: Interval,
     /// The folder exists, as far as this process knows.
     folder_made: bool,
     /// Names in the folder changed since it was last synced.
@@ -60,6 +64,7 @@ impl Writer {
     pub(super) fn resumed(planned: u64, folder_made: bool, checkpointed: Offset) -> Self {
         Self {
             planned,
+            planned_entries: planned / INTERVAL_BYTES,
             reserve_next: RESERVE_BYTES_MIN,
             folder_made,
             checkpointed,
@@ -70,6 +75,7 @@ impl Writer {
     /// Recovery found more bytes in the active segment.
     pub(super) fn replan(&mut self, planned: u64) {
         self.planned = planned;
+        self.planned_entries = planned / INTERVAL_BYTES;
         self.reserved = 0;
     }
 
@@ -119,10 +125,12 @@ impl Partition {
             let planned: u64 =
                 pending.iter().filter(|(s, _)| *s == last.base()).map(|(_, n)| n).sum();
             writer.planned = last.written() + planned;
+            // There are at most so many: what was counted for the batches that go may count on.
+            writer.planned_entries = writer.planned_entries.min(writer.planned / INTERVAL_BYTES);
             if writer.planned > 0 {
                 break;
             }
-            self.shared.files.forget((self.handle, last.base().get()));
+            self.shared.forget_segment(last.key());
             segments.pop();
             writer.planned = 0;
         }
@@ -134,17 +142,22 @@ impl Partition {
         let settings = self.settings.read();
         let segment_bytes = settings.segment_bytes.clamp(1, SEGMENT_BYTES_LIMIT);
         let segment_ms = i64::try_from(settings.segment_ms).unwrap_or(i64::MAX);
+        // Kafka's rule for both indexes together: the time index has the larger entries, and one more at the end.
+        let entries_max = u64::from(settings.index_bytes_max) / TIME_ENTRY_BYTES as u64;
         drop(settings);
         let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
         let mut active = self.segments.read().last().cloned();
         // Reserve once per run of batches in a segment, not once per batch.
         let mut need = writer.planned;
+        let (mut entries, mut interval) = (writer.planned_entries, writer.planned_interval);
         for batch in batches {
             let size = batch.bytes.len() as u64;
             let full = |s: &Segment| {
                 let old = now_ms.saturating_sub(s.times().first_append_ms) >= segment_ms;
                 let distant = batch.last.get() - s.base().get() > i64::from(i32::MAX);
-                writer.roll_next || need > 0 && (need + size > segment_bytes || old || distant)
+                let indexed = entries + 1 >= entries_max;
+                let full = need + size > segment_bytes || old || distant || indexed;
+                writer.roll_next || need > 0 && full
             };
             let segment = match active.as_ref().filter(|s| !full(s)) {
                 Some(segment) => Arc::clone(segment),
@@ -154,16 +167,18 @@ impl Partition {
                         self.seal(full).map_err(|e| classify(&e, &self.folder))?;
                     }
                     let rolled = self.roll(writer, batch.base, now_ms)?;
-                    need = 0;
+                    (need, entries, interval) = (0, 0, Interval::default());
                     active.insert(rolled).clone()
                 }
             };
             batch.segment = segment.base();
             segment.note_append(now_ms);
             need += size;
+            entries += u64::from(interval.passes(size));
         }
         self.reserve(writer, active.as_ref(), need)?;
         writer.planned = need;
+        (writer.planned_entries, writer.planned_interval) = (entries, interval);
         Ok(())
     }
 
@@ -212,9 +227,13 @@ impl Partition {
         // A recovery writes the same bytes again and cuts the file when it is done.
         let recovering = self.shared.recovering.load(Ordering::Acquire);
         let mode = if recovering { OpenMode::Create } else { OpenMode::Truncate };
+        if recovering {
+            // Of the life before: what it had at these offsets may not be what they get now.
+            remove_hints(disk, &self.folder, base).map_err(|e| classify(&e, &name))?;
+        }
         let file = disk.open(&name, mode).map_err(|e| classify(&e, &name))?;
-        self.shared.files.put((self.handle, base.get()), file);
         let segment = Arc::new(Segment::new(base, now_ms));
+        self.shared.files.put(segment.key(), file);
         self.segments.write().push(Arc::clone(&segment));
         writer.folder_dirty = true;
         writer.roll_next = false;
@@ -224,14 +243,14 @@ impl Partition {
         Ok(segment)
     }
 
-    /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its index.
+    /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its indexes.
     fn seal(&self, segment: &Segment) -> io::Result<()> {
         match self.open_segment(segment) {
             // Found missing by recovery, which has said so.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?.truncate(segment.written())?,
         }
-        segment.seal_index(&*self.shared.disk, &self.folder);
+        self.shared.indexes.seal(segment, &self.folder);
         Ok(())
     }
 
@@ -261,7 +280,7 @@ impl Partition {
 
     pub(super) fn open_segment(&self, segment: &Segment) -> io::Result<Arc<dyn DiskFile>> {
         let name = path(&self.folder, segment.base(), "log");
-        self.shared.files.get((self.handle, segment.base().get()), &name)
+        self.shared.files.get(segment.key(), &name)
     }
 
     /// Writes committed batches to their segments' page cache. An error takes the directory offline.

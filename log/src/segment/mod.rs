@@ -1,33 +1,67 @@
-//! Segments: Kafka's files of one partition, `topics/<topic>-<partition>.<handle>/<20 digits>.log` and `.index`.
+//! Segments: Kafka's files of one partition, `topics/<topic>-<partition>.<handle>/<20 digits>.*`.
 //!
-//! A `.log` holds whole record batches back to back, exactly as Kafka writes them, so Kafka's own tools read it. An `.index`
-//! holds, per 4 KiB and more of log, the last offset of a batch less the file's base (i32, big-endian) and the byte where that
-//! batch begins (i32, big-endian). Indexes are never synced: a missing or wrong one is made again from the log.
+//! A `.log` holds whole record batches back to back, exactly as Kafka writes them, so Kafka's own tools read it. `.index` and
+//! `.timeindex` are Kafka's too (`index` has their tables), `.labels` is Headwater's (`labels`). These three are hints: never
+//! synced, and a missing or wrong one is made again from the log.
+//!
+//! A segment is rolled when its bytes, its age on the log clock (Kafka takes the records' timestamps, which a device may have
+//! wrong; retention runs on the log clock, and so does this), an index of it, or its offsets (31 bits above its base) would
+//! be more than they may.
 //!
 //! Invariant: a `.log` only grows while the process runs, and only with bytes that the journal has synced (`memory` topics:
-//! with bytes whose loss is allowed); bytes below `written` never change, so they are read without a lock.
+//! with bytes whose loss is allowed); bytes below `written` never change, so they are read without a lock. Who cuts or
+//! replaces one all the same lets go of what is loaded of it and removes its hints first.
 //! Neighbours: `partition` writes and reads, `recovery` cuts, `retention` removes.
 
+pub(crate) mod cache;
 pub(crate) mod files;
 pub(crate) mod index;
+pub(crate) mod indexes;
 pub(crate) mod read;
 pub(crate) mod scan;
 
 use crate::Offset;
 use crate::catalog::SegmentEntry;
-use index::{Index, IndexState};
+use crate::disk::Disk;
+use index::Growing;
 use parking_lot::Mutex;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// One segment in this process's life. Compaction and topics made again give several the same name in turn: what is kept of
+/// one, an open file or an index, must never pass for another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key(u64);
+
+impl Key {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Files that are hints of a segment: made again when they are missing.
+pub(crate) const HINTS: [&str; 3] = ["index", "timeindex", "labels"];
+/// Everything that a segment leaves behind when its log is removed.
+pub(crate) const EXTENSIONS: [&str; 4] = ["log", "index", "timeindex", "labels"];
 
 /// One segment. Shared by the writer and by readers.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    key: Key,
     base: Offset,
     /// Bytes in the file (its page cache): what readers may read.
     written: AtomicU64,
     times: Mutex<Times>,
-    pub(crate) index: Mutex<IndexState>,
+    /// The indexes while it grows; `None` until somebody needs them, and when it is sealed. Whoever makes index files of
+    /// this segment holds the lock.
+    growing: Mutex<Option<Growing>>,
+    sealed: AtomicBool,
+    /// Compacted: offsets may have holes.
+    sparse: AtomicBool,
+    /// Another has its name, or will: no hint of it is written any more. Set under the lock of `growing`.
+    retired: AtomicBool,
 }
 
 /// What retention and lookups by time want to know.
@@ -44,6 +78,7 @@ pub(crate) struct Times {
 impl Segment {
     pub(crate) fn new(base: Offset, now_ms: i64) -> Self {
         Self {
+            key: Key::next(),
             base,
             written: AtomicU64::new(0),
             times: Mutex::new(Times {
@@ -52,12 +87,16 @@ impl Segment {
                 first_append_ms: now_ms,
                 last_append_ms: now_ms,
             }),
-            index: Mutex::new(IndexState::Known(Index::default())),
+            growing: Mutex::new(Some(Growing::default())),
+            sealed: AtomicBool::new(false),
+            sparse: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn from_entry(entry: &SegmentEntry) -> Self {
         Self {
+            key: Key::next(),
             base: Offset::new(entry.base).unwrap_or_default(),
             written: AtomicU64::new(entry.bytes),
             times: Mutex::new(Times {
@@ -66,7 +105,10 @@ impl Segment {
                 first_append_ms: entry.first_append_ms,
                 last_append_ms: entry.last_append_ms,
             }),
-            index: Mutex::new(IndexState::Unknown),
+            growing: Mutex::new(None),
+            sealed: AtomicBool::new(false),
+            sparse: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +122,10 @@ impl Segment {
             last_append_ms: times.last_append_ms,
             first_append_ms: times.first_append_ms,
         }
+    }
+
+    pub(crate) const fn key(&self) -> Key {
+        self.key
     }
 
     pub(crate) const fn base(&self) -> Offset {
@@ -100,16 +146,51 @@ impl Segment {
         times.last_append_ms = times.last_append_ms.max(now_ms);
     }
 
+    /// Whether it was sealed by this process.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_sealed(&self, sealed: bool) {
+        self.sealed.store(sealed, Ordering::Release);
+    }
+
+    /// Whether compaction has left holes between its offsets.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.sparse.load(Ordering::Acquire)
+    }
+
+    /// Compaction has replaced it: holes between its offsets are legal from here on.
+    #[expect(dead_code, reason = "compaction calls it")]
+    pub(crate) fn set_sparse(&self) {
+        self.sparse.store(true, Ordering::Release);
+    }
+
+    /// Whether another segment has taken its name.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Lets no hint of it be written from here on: another segment takes its name.
+    #[expect(dead_code, reason = "compaction calls it")]
+    pub(crate) fn retire(&self) {
+        // Whoever writes one now ends first.
+        let _one = self.growing.lock();
+        self.retired.store(true, Ordering::Release);
+    }
+
     /// Notes batches that were written at the end of the file: (base, last, max timestamp, bytes) each.
     pub(crate) fn note_written(&self, batches: &[(Offset, Offset, i64, usize)]) {
-        // A reader that makes the index anew, over the whole file, must not hold up commits: the index is a hint, and these
-        // batches are found from an entry before them.
-        let mut index = self.index.try_lock();
-        let mut times = self.times.lock();
         let mut at = self.written();
+        // A reader that makes the indexes, over the whole file, must not hold up commits: what is not noted here is found
+        // missing, and made up for, by who looks next.
+        let mut growing = self.growing.try_lock();
+        let growing = growing.as_deref_mut().and_then(Option::as_mut);
+        let mut growing = growing.filter(|growing| growing.covered == at);
+        let mut times = self.times.lock();
         for (base, last, max_timestamp, bytes) in batches {
-            if let Some(IndexState::Known(index)) = index.as_deref_mut() {
-                index.note(last.get() - self.base.get(), at, *bytes);
+            if let Some(growing) = &mut growing {
+                growing.note(last.get() - self.base.get(), *max_timestamp, at, *bytes);
             }
             if *max_timestamp > times.max_timestamp {
                 times.max_timestamp = *max_timestamp;
@@ -119,6 +200,17 @@ impl Segment {
         }
         self.written.store(at, Ordering::Release);
     }
+}
+
+/// Removes what was derived from a log that is cut or replaced.
+pub(crate) fn remove_hints(disk: &dyn Disk, folder: &Path, base: Offset) -> io::Result<()> {
+    for extension in HINTS {
+        match disk.remove_file(&path(folder, base, extension)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Path of a segment's file.

@@ -103,6 +103,15 @@ impl<'a> Scan<'a> {
         Ok(Some(Ok(at)))
     }
 
+    /// As [`Scan::next`] for who wants one header only: reads no more than that.
+    pub(crate) fn next_alone(&mut self) -> io::Result<Option<At>> {
+        let mut head = [0; HEADER_BYTES];
+        let n = read_full_at(self.file, &mut head, self.at)?;
+        let header = BatchHeader::parse_alone(&head[..n]).ok();
+        let at = header.map(|header| At { byte: self.at, header });
+        Ok(at.filter(|at| at.end() <= self.end))
+    }
+
     /// `n` bytes from `self.at`, fewer only when the file is shorter than it should be.
     fn bytes(&mut self, n: usize) -> io::Result<&[u8]> {
         let inside = self.at >= self.piece_at

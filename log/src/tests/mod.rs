@@ -24,6 +24,7 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 1 << 20,
         memory_sync: Duration::from_secs(1),
+        open_files_max: 256,
         topics_max: 100,
         partitions_max: 1000,
         max_bytes: None,

@@ -108,6 +108,7 @@ pub(crate) fn options() -> LogOptions {
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),
+        open_files_max: 256,
         topics_max: 100,
         partitions_max: 1_000,
         max_bytes: None,

@@ -33,6 +33,9 @@ const BATCH_BYTES: std::ops::RangeInclusive<i64> = 1024..=(64 << 20);
 /// Bounds of a segment: Kafka's smallest, and what a 32-bit position in it can reach.
 const SEGMENT_BYTES: std::ops::RangeInclusive<i64> = (1 << 14)..=(i32::MAX as i64);
 
+/// Bounds of an index: Kafka allows less than an entry, which would close a segment at each batch.
+const INDEX_BYTES: std::ops::RangeInclusive<i64> = 1024..=(1 << 30);
+
 /// Everything that DescribeConfigs shows for a topic.
 pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
     let entry = |key, value: String, kind, text| Entry { key, value, kind, text };
@@ -97,6 +100,12 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             "bytes of one segment file",
         ),
         entry(
+            "segment.index.bytes",
+            settings.index_bytes_max.to_string(),
+            Kind::Int,
+            "bytes of an index at which its segment is closed",
+        ),
+        entry(
             "segment.ms",
             settings.segment_ms.to_string(),
             Kind::Long,
@@ -145,6 +154,10 @@ pub(super) fn set(
         }
         "segment.bytes" => {
             settings.segment_bytes = number(key, value, SEGMENT_BYTES)?.unsigned_abs();
+        }
+        "segment.index.bytes" => {
+            let bytes = number(key, value, INDEX_BYTES)?;
+            settings.index_bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
         }
         "segment.ms" => {
             settings.segment_ms = number(key, value, 1..=i64::MAX)?.unsigned_abs();
@@ -205,6 +218,7 @@ mod tests {
             ("headwater.durability", "memory"),
             ("max.message.bytes", "2048"),
             ("segment.bytes", "1048576"),
+            ("segment.index.bytes", "2097152"),
             ("segment.ms", "1000"),
         ] {
             set(&mut settings, key, Some(value)).unwrap();
@@ -215,6 +229,7 @@ mod tests {
             retention_bytes: Some(1_000_000),
             segment_bytes: 1 << 20,
             segment_ms: 1000,
+            index_bytes_max: 2 << 20,
             batch_bytes_max: 2048,
             cleanup: Cleanup::Compact,
             ..TopicSettings::default()
@@ -230,6 +245,7 @@ mod tests {
             ("retention.ms", "-2"),
             ("segment.bytes", "10"),
             ("segment.bytes", "4294967296"),
+            ("segment.index.bytes", "4"),
             ("compression.type", "lz4"),
             ("cleanup.policy", "keep"),
             ("min.insync.replicas", "2"),

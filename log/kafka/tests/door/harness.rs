@@ -69,6 +69,7 @@ impl Harness {
             uncommitted_bytes_max: 16 << 20,
             tail_bytes_max: 8 << 20,
             memory_sync: Duration::from_secs(1),
+            open_files_max: 256,
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,
