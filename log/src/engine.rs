@@ -7,6 +7,7 @@ use crate::directory::Directory;
 use crate::metadata::Refusal;
 use crate::node::Node;
 use parking_lot::Mutex;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,11 +21,24 @@ pub(crate) struct Engine {
     pub(crate) directories: Vec<Arc<Directory>>,
     /// Ids given out from the current block: (next, end).
     producer_ids: Mutex<(i64, i64)>,
+    /// Configured paths that are none of this log's directories.
+    pub(crate) unused: Vec<Unused>,
+}
+
+/// A configured path that is not used, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Unused {
+    pub(crate) path: PathBuf,
+    pub(crate) why: String,
 }
 
 impl Engine {
-    pub(crate) fn new(node: Arc<Node>, directories: Vec<Arc<Directory>>) -> Self {
-        Self { node, directories, producer_ids: Mutex::new((0, 0)) }
+    pub(crate) fn new(
+        node: Arc<Node>,
+        directories: Vec<Arc<Directory>>,
+        unused: Vec<Unused>,
+    ) -> Self {
+        Self { node, directories, producer_ids: Mutex::new((0, 0)), unused }
     }
 
     /// One commit cycle in each directory; `false` when nothing waited.

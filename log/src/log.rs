@@ -372,7 +372,7 @@ impl Log {
     /// Counters at this moment.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        LogStats::of(&self.engine.node.directories)
+        LogStats::of(&self.engine)
     }
 
     /// The clock given to `open`.

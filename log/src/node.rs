@@ -65,7 +65,7 @@ impl Sizes {
 pub(crate) type Topics = BTreeMap<TopicName, Topic>;
 
 /// Metadata and what stands for it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Metadata {
     pub(crate) state: MetadataState,
     /// Sequence of the last record decided.

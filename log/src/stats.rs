@@ -3,9 +3,9 @@
 //! Invariant: reading them takes no lock that a commit holds over a system call.
 //! Neighbours: `shared` counts; the process makes metrics and health of it.
 
+use crate::engine::Engine;
 use crate::shared::Shared;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters and gauges of the log, read at one moment (for metrics and health).
@@ -49,7 +49,7 @@ pub struct LogStats {
     pub indexes_loaded: u64,
     /// Sealed segments whose offset and time indexes were made anew because the stored ones were missing or wrong.
     pub indexes_rebuilt: u64,
-    /// Each data directory, by number.
+    /// Each data directory, by number; then configured paths that are not used.
     pub directories: Vec<DirectoryStats>,
 }
 
@@ -58,8 +58,8 @@ pub struct LogStats {
 pub struct DirectoryStats {
     /// Where it is, or should be.
     pub path: PathBuf,
-    /// Its number among the directories of this log.
-    pub number: u16,
+    /// Its number among the directories of this log; a configured path that is none of them has none.
+    pub number: Option<u16>,
     /// Why its partitions take no writes, if so: it is missing, or an I/O error took it offline until a restart.
     pub offline: Option<String>,
     /// Some partition in it refuses appends because the disk is full.
@@ -67,14 +67,20 @@ pub struct DirectoryStats {
 }
 
 impl LogStats {
-    pub(crate) fn of(directories: &[Arc<Shared>]) -> Self {
+    pub(crate) fn of(engine: &Engine) -> Self {
         let mut all = Self::default();
-        for shared in directories {
+        for shared in &engine.node.directories {
             all.add(shared);
         }
         if all.directories.iter().all(|d| d.offline.is_some()) {
             all.offline = all.directories.first().and_then(|d| d.offline.clone());
         }
+        all.directories.extend(engine.unused.iter().map(|unused| DirectoryStats {
+            path: unused.path.clone(),
+            number: None,
+            offline: Some(unused.why.clone()),
+            disk_full: false,
+        }));
         all
     }
 
@@ -107,7 +113,7 @@ impl LogStats {
         self.indexes_rebuilt += get(&shared.indexes.rebuilt);
         self.directories.push(DirectoryStats {
             path: shared.path.clone(),
-            number: shared.number.get(),
+            number: Some(shared.number.get()),
             offline: shared.offline(),
             disk_full,
         });

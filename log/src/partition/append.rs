@@ -93,7 +93,8 @@ impl Partition {
     /// Whether an append may go on now.
     fn admit(&self, state: &State) -> Result<(), AppendError> {
         match self.condition() {
-            Condition::Well => {}
+            // Its directory is offline, and says why.
+            Condition::Well | Condition::Missing => {}
             Condition::Full => return Err(AppendError::DiskFull),
             Condition::Deleted => return Err(AppendError::Deleted),
             Condition::Damaged => {

@@ -64,7 +64,7 @@ impl Partition {
         {
             let mut state = self.state.lock();
             state.queued = false;
-            if matches!(self.condition(), Condition::Deleted | Condition::Damaged) {
+            if !matches!(self.condition(), Condition::Well | Condition::Full) {
                 return Ok(None);
             }
             let epoch = self.epoch();

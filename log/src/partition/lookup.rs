@@ -33,6 +33,7 @@ impl Partition {
         &self,
         timestamp_ms: i64,
     ) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        self.check_present()?;
         let Positions { log_start, high_watermark, .. } = self.positions();
         let mut from = log_start;
         // Each round passes a batch or a segment, or is the last.
@@ -96,6 +97,7 @@ impl Partition {
     /// # Errors
     /// [`ReadError`].
     pub fn offset_of_max_timestamp(&self) -> Result<Option<OffsetAndTimestamp>, ReadError> {
+        self.check_present()?;
         let Positions { log_start, high_watermark, .. } = self.positions();
         if log_start >= high_watermark {
             return Ok(None);

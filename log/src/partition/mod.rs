@@ -89,6 +89,8 @@ pub(crate) enum Condition {
     Deleted = 2,
     /// Acknowledged records are missing here: nothing is added behind them.
     Damaged = 3,
+    /// Its directory is not in use: nothing is known of what it holds.
+    Missing = 4,
 }
 
 /// The log pointers of a partition, at one moment: `log_start <= high_watermark <= log_end`,
@@ -359,6 +361,7 @@ impl Partition {
         }
         match self.condition() {
             Condition::Deleted => Settled::Lost(Loss::Deleted),
+            Condition::Missing => Settled::Lost(Loss::Offline),
             _ if self.shared.is_offline() => Settled::Lost(Loss::Offline),
             _ => Settled::Waiting,
         }
@@ -398,6 +401,25 @@ impl Partition {
     #[must_use]
     pub fn producers(&self) -> Vec<Producer> {
         self.state.lock().producers.list()
+    }
+
+    /// Why nothing is known of what it holds, if so: its data directory is not in use. Its positions mean nothing then.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let missing = self.condition() == Condition::Missing;
+        missing.then(|| self.shared.offline().unwrap_or_default())
+    }
+
+    pub(crate) fn set_missing(&self) {
+        self.set_condition(Condition::Missing);
+    }
+
+    /// Refuses what cannot be answered for a partition that is missing.
+    fn check_present(&self) -> Result<(), ReadError> {
+        match self.missing() {
+            Some(error) => Err(ReadError::Io { file: self.folder.display().to_string(), error }),
+            None => Ok(()),
+        }
     }
 
     /// Bytes on disk.
@@ -460,6 +482,7 @@ impl Partition {
             1 => Condition::Full,
             2 => Condition::Deleted,
             3 => Condition::Damaged,
+            4 => Condition::Missing,
             _ => Condition::Well,
         }
     }

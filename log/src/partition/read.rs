@@ -52,6 +52,7 @@ impl Partition {
         if self.condition() == Condition::Deleted {
             return Err(ReadError::Deleted);
         }
+        self.check_present()?;
         let positions = self.positions_locked(state);
         if offset < positions.log_start || offset > positions.log_end {
             let (log_start, log_end) = (positions.log_start, positions.log_end);

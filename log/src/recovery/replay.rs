@@ -1,0 +1,353 @@
+//! A directory's partitions brought back: files cut to the checkpoint, the journal's batches applied again by offset.
+//!
+//! Invariant: what is served afterwards was acknowledged, or was never refused: no byte counts that is not in an intact cycle,
+//! below a checkpoint, or (`memory` topics) in an intact batch that follows the others.
+//! Neighbours: `read` found what there is; `partition::replay` applies.
+
+use super::damaged;
+use super::read::{Read, parse};
+use crate::LeaderEpoch;
+use crate::Offset;
+use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::catalog::PartitionEntry;
+use crate::checkpoint::Checkpointer;
+use crate::commit::Committer;
+use crate::directory::{Directory, Wanted, aside};
+use crate::journal::cycle::Frame;
+use crate::journal::ring::Slot;
+use crate::journal::{self, BLOCK_BYTES, Journal, Maker, Mark};
+use crate::log::{OpenError, Recovery};
+use crate::metadata::MetadataState;
+use crate::node::{Node, identity};
+use crate::partition::replay::Applied;
+use crate::partition::{Partition, PlanError};
+use crate::retention::Upkeep;
+use crate::shared::Shared;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Replayed batches are written when this much has gathered in a partition.
+const REPLAY_FLUSH_BYTES: usize = 256 << 10;
+
+pub(super) type ByHandle = HashMap<u64, Arc<Partition>>;
+
+/// A directory on its way from what was read to what is served.
+pub(super) struct Start {
+    pub(super) read: Box<Read>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) partitions: ByHandle,
+    pub(super) report: Recovery,
+}
+
+impl Start {
+    pub(super) fn new(mut read: Box<Read>, shared: Arc<Shared>) -> Self {
+        let report = Recovery {
+            created: read.created,
+            unclean: !read.catalog.clean && !read.created,
+            findings: std::mem::take(&mut read.findings),
+            ..Recovery::default()
+        };
+        // A start may be cut short and its folders be there unsynced: the first checkpoint syncs them.
+        shared.topics_dirty.store(true, Ordering::Release);
+        Self { read, shared, partitions: HashMap::new(), report }
+    }
+
+    /// Brings back what the node's metadata says is here. From here on the directory is changed.
+    pub(super) fn run(&mut self, metadata: &MetadataState) -> Result<(), OpenError> {
+        self.secure()?;
+        self.put_deleted_aside(metadata)?;
+        self.make_partitions(metadata);
+        let partitions = self.partitions.clone();
+        for (handle, partition) in &partitions {
+            let moved = self.read.log_starts.get(handle).copied().unwrap_or(0);
+            let start = partition.log_start().get().max(moved);
+            partition.drop_removed(start).map_err(self.io(partition.folder()))?;
+        }
+        self.replay_batches(&partitions)?;
+        self.settle(&partitions)?;
+        if let Some(reason) = self.shared.offline() {
+            return Err(self.io(&self.read.dir)(io::Error::other(reason)));
+        }
+        self.shared.recovering.store(false, Ordering::Release);
+        // Once all batches are there: a log start never stands above the end.
+        for (handle, offset) in &self.read.log_starts {
+            if let Some(partition) = partitions.get(handle) {
+                partition.replay_log_start(*offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn io(&self, path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path: path.clone(), source }
+    }
+
+    /// Makes durable what was read. A killed process leaves bytes that were written and never synced: nothing may be changed
+    /// on the word of a catalog or a cycle that a power cut could still take back. The catalog is written again, byte for
+    /// byte, because a sync that failed once says nothing about pages that the kernel holds to be clean.
+    fn secure(&self) -> Result<(), OpenError> {
+        let (dir, disk) = (&self.read.dir, &*self.shared.disk);
+        self.read
+            .catalog
+            .write(disk, dir, &self.read.superblock.directory_id)
+            .map_err(self.io(dir))?;
+        disk.sync_dir(dir).map_err(self.io(dir))?;
+        let journal = dir.join("journal");
+        disk.sync_dir(&journal).map_err(self.io(&journal))?;
+        if self.report.unclean {
+            for slot in &self.read.ring.slots {
+                let path = journal::path(dir, slot.number);
+                slot.file.sync_data().map_err(self.io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves folders that belong to no partition aside: of deleted topics, and of topics whose making was never synced.
+    fn put_deleted_aside(&self, after: &MetadataState) -> Result<(), OpenError> {
+        // A lost cycle may have made a topic: its folder is kept for whoever looks into the damage.
+        if !self.read.chain.gaps.is_empty() {
+            return Ok(());
+        }
+        let (dir, disk) = (&self.read.dir, &*self.shared.disk);
+        let live: BTreeSet<PathBuf> = after
+            .topics()
+            .flat_map(|t| t.partitions.iter().enumerate().map(move |(n, p)| (t, n, p)))
+            .filter(|(_, _, p)| p.directory == self.shared.number)
+            .map(|(t, n, p)| identity(dir, t, n, p.handle.get(), 0).folder)
+            .collect();
+        let topics = dir.join("topics");
+        for entry in disk.list(&topics).map_err(self.io(&topics))? {
+            let folder = topics.join(&entry.name);
+            if !entry.is_dir || entry.name.ends_with(".deleted") || live.contains(&folder) {
+                continue;
+            }
+            // The handle is the last part of the name, and what the folder is called aside.
+            let handle =
+                entry.name.rsplit('.').next().and_then(|h| u64::from_str_radix(h, 16).ok());
+            let Some(handle) = handle else { continue };
+            // Nothing refers to it: if it cannot be moved now, it can at another start.
+            if let Err(e) = disk.rename(&folder, &aside(dir, handle)) {
+                tracing::warn!(folder = %folder.display(), error = %e, "could not move a folder aside");
+            }
+        }
+        Ok(())
+    }
+
+    fn make_partitions(&mut self, metadata: &MetadataState) {
+        let mut entries: HashMap<u64, PartitionEntry> =
+            self.read.catalog.partitions.drain(..).map(|e| (e.handle, e)).collect();
+        for topic in metadata.topics() {
+            for (number, placed) in topic.partitions.iter().enumerate() {
+                if placed.directory != self.shared.number {
+                    continue;
+                }
+                let handle = placed.handle.get();
+                let partition = Partition::new(
+                    identity(&self.read.dir, topic, number, handle, 0),
+                    topic.settings.clone(),
+                    entries.remove(&handle),
+                    LeaderEpoch::default(),
+                    &self.shared,
+                );
+                self.partitions.insert(handle, partition);
+            }
+        }
+    }
+
+    /// Second pass: batches by offset, log starts, and what a lost cycle held.
+    fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        let mut bytes = Vec::new();
+        let cycles = std::mem::take(&mut self.read.chain.cycles);
+        let mut checked = BTreeSet::new();
+        for found in &cycles {
+            self.read.read_cycle(found, &mut bytes)?;
+            let shared = Bytes::copy_from_slice(&bytes);
+            let after_gap = self.read.chain.gaps.iter().any(|g| g.last + 1 == found.header.number);
+            for frame in parse(&self.read.dir, found.header.number, &bytes)? {
+                match frame {
+                    Frame::Metadata { .. } | Frame::LogStart { .. } => {}
+                    Frame::Ends(ends) if after_gap => {
+                        for end in ends {
+                            if let Some(partition) = partitions.get(&end.handle) {
+                                self.make_up(partition, Offset::new(end.end).unwrap_or_default())?;
+                            }
+                        }
+                    }
+                    Frame::Ends(_) => {}
+                    Frame::Batches { handle, at, bytes } => {
+                        // A deleted topic's frames find no partition.
+                        let Some(partition) = partitions.get(&handle) else { continue };
+                        if checked.insert(handle)
+                            && let Err(why) = partition.check_active()
+                        {
+                            self.lose(partition, why);
+                        }
+                        self.apply(partition, shared.slice(at..at + bytes.len()))?;
+                    }
+                }
+            }
+            self.report.cycles_replayed += 1;
+            self.report.bytes_replayed += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, partition: &Arc<Partition>, frame: Bytes) -> Result<(), OpenError> {
+        let mut at = 0;
+        while at < frame.len() {
+            let size = BatchHeader::parse_alone(&frame[at..(at + HEADER_BYTES).min(frame.len())])
+                .map(|h| (h.size_bytes(), h.base_offset));
+            let (size, base) = size.map_err(|e| {
+                damaged(&self.read.dir, format!("{partition:?} in the journal: {e}"))
+            })?;
+            let end = (at + size).min(frame.len());
+            // A copy of its own: a slice would keep the whole cycle in memory.
+            let batch = Bytes::copy_from_slice(&frame[at..end]);
+            let applied = partition.replay(batch.clone());
+            let applied = match applied {
+                Ok(Applied::Missing(_)) => {
+                    self.make_up(partition, Offset::new(base).unwrap_or_default())?;
+                    partition.replay(batch)
+                }
+                other => other,
+            };
+            if let Err(e) = applied {
+                return Err(damaged(&self.read.dir, format!("{partition:?} in the journal: {e}")));
+            }
+            at = end;
+        }
+        self.place(partition, REPLAY_FLUSH_BYTES)
+    }
+
+    fn place(&self, partition: &Partition, at_least_bytes: usize) -> Result<(), OpenError> {
+        partition.settle_replayed(at_least_bytes).map_err(|e| {
+            let source = match e {
+                PlanError::Full => io::Error::from(io::ErrorKind::StorageFull),
+                PlanError::Io(why) => io::Error::other(why),
+            };
+            OpenError::Io { path: partition.folder().to_owned(), source }
+        })
+    }
+
+    /// Records up to `end` were acknowledged and their cycle is lost: the segment may have them.
+    fn make_up(&mut self, partition: &Arc<Partition>, end: Offset) -> Result<(), OpenError> {
+        self.place(partition, 0)?;
+        if partition.end_offset() >= end {
+            return Ok(());
+        }
+        let from = partition.end_offset();
+        let reached = partition.adopt(Some(end)).unwrap_or(from);
+        if reached >= end {
+            self.report.findings.push(format!(
+                "{partition:?}: offsets {from} to {} were in a damaged part of the journal and are taken from the segment",
+                end.get() - 1
+            ));
+            return Ok(());
+        }
+        let why = format!(
+            "{partition:?}: acknowledged records at offsets {reached} to {} are lost",
+            end.get() - 1
+        );
+        partition.skip_to(end);
+        self.lose(partition, why);
+        Ok(())
+    }
+
+    fn lose(&mut self, partition: &Partition, why: String) {
+        let why = format!("{why}; the partition takes no more records");
+        self.report.findings.push(why.clone());
+        partition.set_damaged(why);
+    }
+
+    /// Writes what was applied, scans `memory` files, cuts files to what counts.
+    fn settle(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        let mut all: Vec<_> = partitions.values().cloned().collect();
+        all.sort_by_key(|p| p.handle());
+        for partition in all {
+            let before = self.catalog_end(&partition);
+            self.place(&partition, 0)?;
+            let scan = self.report.unclean && partition.is_memory() && !partition.is_damaged();
+            if scan && let Err(e) = partition.adopt(None) {
+                self.lose(&partition, format!("{partition:?}: {e}"));
+                continue;
+            }
+            if (scan || partition.end_offset() != before) && !partition.is_damaged() {
+                let cut = partition.cut_file().and_then(|()| {
+                    partition.remove_strays().map_err(|e| format!("{partition:?}: {e}"))
+                });
+                if let Err(why) = cut {
+                    self.lose(&partition, why);
+                }
+            }
+            partition.publish_replayed();
+        }
+        Ok(())
+    }
+
+    fn catalog_end(&self, partition: &Partition) -> Offset {
+        // Positions are published once the replay of a partition has ended: until then they are the catalog's.
+        partition.positions().log_end
+    }
+
+    /// Begins a new generation of the journal. Nothing is written until the first checkpoint, which must follow.
+    pub(super) fn finish(self, node: &Arc<Node>) -> Directory {
+        let Self { read, shared, .. } = self;
+        let Read { dir, superblock, lock, catalog, ring, chain, .. } = *read;
+        let (options, id) = (&node.options, superblock.directory_id);
+        let mut slots: Vec<Slot> =
+            ring.slots.into_iter().filter(|s| !ring.unfinished.contains(&s.number)).collect();
+        let present: BTreeSet<u32> = slots.iter().map(|s| s.number).collect();
+        let missing: VecDeque<u32> =
+            (0..options.journal_files).filter(|n| !present.contains(n)).collect();
+        for slot in &mut slots {
+            slot.last_cycle = None;
+        }
+        // Where the chain ended the file is begun anew, from the next one on: wear spreads over the ring.
+        let slot = slots
+            .iter()
+            .map(|s| s.number)
+            .find(|n| *n > chain.end.slot)
+            .or_else(|| slots.first().map(|s| s.number))
+            .unwrap_or(0);
+        let mark = Mark {
+            generation: catalog.mark.generation + 1,
+            cycle: chain.end.cycle,
+            crc: chain.end.crc,
+            slot,
+            at: BLOCK_BYTES,
+        };
+        let maker = Maker::new(
+            Arc::clone(&shared.disk),
+            dir.clone(),
+            id,
+            options.journal_file_bytes,
+            missing,
+        );
+        let maker = Arc::new(maker);
+        let journal = Journal::new(id, Arc::clone(&maker), slots, mark);
+        shared.counters.journal_size_bytes.store(journal.ring_bytes(), Ordering::Relaxed);
+        Directory {
+            node: Arc::clone(node),
+            id,
+            committer: Mutex::new(Committer::new(journal)),
+            checkpointer: Mutex::new(Checkpointer {
+                sequence: catalog.sequence,
+                cycle: mark.cycle,
+            }),
+            maker,
+            mark: Mutex::new(mark),
+            upkeep: Mutex::new(Upkeep::new()),
+            full: Mutex::default(),
+            wanted: Wanted::default(),
+            lock: Mutex::new(Some(lock)),
+            shared,
+        }
+    }
+}
