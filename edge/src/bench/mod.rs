@@ -6,9 +6,12 @@
 
 mod child;
 mod load;
+mod log;
 
+use crate::cli::Output;
 use child::Child;
 use load::Load;
+use log::LogBenchOptions;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +23,8 @@ use std::time::Duration;
 pub(crate) enum What {
     /// MQTT ingest over loopback into the durable log.
     Mqtt(MqttOptions),
+    /// The log on this disk: commits, wear, reads, memory and starts, against a bare file that is written and synced.
+    Log(LogBenchOptions),
 }
 
 /// Options of `bench mqtt`.
@@ -59,8 +64,11 @@ pub(crate) struct MqttOptions {
 
 /// Runs a benchmark.
 pub(crate) fn run(what: What) -> ExitCode {
-    let What::Mqtt(options) = what;
-    match mqtt(&options) {
+    let result = match what {
+        What::Mqtt(options) => mqtt(&options),
+        What::Log(options) => log::run(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

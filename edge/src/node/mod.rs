@@ -10,7 +10,7 @@ mod background;
 mod descriptors;
 mod listeners;
 mod shards;
-mod translate;
+pub(crate) mod translate;
 
 pub(crate) use listeners::Bound;
 
