@@ -9,6 +9,7 @@
 
 use crate::catalog::Catalog;
 use crate::directory::Directory;
+use crate::journal::Mark;
 use crate::metadata::encode_all;
 use crate::partition::Condition;
 use std::io;
@@ -44,10 +45,10 @@ pub(crate) struct Checkpointer {
 }
 
 impl Directory {
-    /// Runs one checkpoint and returns the cycle up to which the ring may be released. An error takes the directory offline.
+    /// Runs one checkpoint and returns the point of the ring up to which it may be released. An error takes the directory offline.
     ///
     /// A full disk is not an end: what is in the journal stays there, and the next checkpoint tries again.
-    pub(crate) fn checkpoint(&self, clean: bool) -> Result<u64, CheckpointError> {
+    pub(crate) fn checkpoint(&self, clean: bool) -> Result<Mark, CheckpointError> {
         let mut checkpointer = self.checkpointer.lock();
         let result = self.run_checkpoint(&mut checkpointer, clean);
         match &result {
@@ -66,12 +67,19 @@ impl Directory {
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }
-        let cycle = self.checkpoint(false).map_err(|e| e.to_string())?;
-        self.committer.lock().journal.release(cycle);
+        let mark = self.checkpoint(false).map_err(|e| e.to_string())?;
+        let mut committer = self.committer.lock();
+        committer.journal.release(mark);
+        let used = committer.journal.used_bytes();
+        self.shared.counters.journal_used_bytes.store(used, Ordering::Relaxed);
         Ok(())
     }
 
-    fn run_checkpoint(&self, last: &mut Checkpointer, clean: bool) -> Result<u64, CheckpointError> {
+    fn run_checkpoint(
+        &self,
+        last: &mut Checkpointer,
+        clean: bool,
+    ) -> Result<Mark, CheckpointError> {
         self.wanted.state.lock().checkpoint = false;
         let mark = *self.mark.lock();
         assert!(mark.cycle >= last.cycle, "checkpoints only move forward");
@@ -113,6 +121,6 @@ impl Directory {
         last.sequence = catalog.sequence;
         last.cycle = mark.cycle;
         self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        Ok(mark.cycle)
+        Ok(mark)
     }
 }

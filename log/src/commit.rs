@@ -15,7 +15,6 @@ use crate::journal::ring::Room;
 use crate::journal::{CycleBuilder, Journal};
 use crate::partition::{Partition, PlanError, Taken};
 use crate::shared::Controls;
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -160,7 +159,7 @@ impl Committer {
             partition.switch_durability();
         }
         match directory.checkpoint(false) {
-            Ok(cycle) => self.journal.release(cycle),
+            Ok(mark) => self.journal.release(mark),
             Err(CheckpointError::Failed(reason)) => return Err(reason),
             Err(CheckpointError::Full) => {
                 for partition in &switching {
@@ -178,7 +177,6 @@ impl Committer {
         controls: bool,
     ) -> Result<(), String> {
         let cycle_bytes_max = directory.node.limits.cycle_bytes_max;
-        let mut frames: Vec<Bytes> = Vec::new();
         for partition in std::mem::take(&mut self.waiting) {
             let memory = partition.is_memory();
             let left = cycle_bytes_max.saturating_sub(self.cycle.size_bytes() + CYCLE_MARGIN_BYTES);
@@ -198,9 +196,8 @@ impl Committer {
                     if memory {
                         gathered.unjournalled.push(taken);
                     } else {
-                        frames.extend(taken.batches.iter().map(|b| b.bytes.clone()));
-                        self.cycle.batches(taken.partition.handle(), &frames);
-                        frames.clear();
+                        let frames = taken.batches.iter().map(|b| &b.bytes);
+                        self.cycle.batches(taken.partition.handle(), frames);
                         gathered.journalled.push(taken);
                     }
                 }
@@ -250,7 +247,7 @@ impl Committer {
             shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
             let before = self.journal.used_bytes();
             match directory.checkpoint(false) {
-                Ok(cycle) => self.journal.release(cycle),
+                Ok(mark) => self.journal.release(mark),
                 Err(CheckpointError::Full) => return Ok(false),
                 Err(CheckpointError::Failed(reason)) => return Err(reason),
             }

@@ -119,13 +119,8 @@ fn run_checkpoint(directory: &Directory) {
             }
             wanted.checkpoint = false;
         }
-        if directory.shared.is_offline() {
-            continue;
-        }
-        // An error has taken the log offline and been reported there.
-        if let Ok(cycle) = directory.checkpoint(false) {
-            directory.committer.lock().journal.release(cycle);
-        }
+        // An error has taken the directory offline and been reported there.
+        let _ = directory.step_checkpoint();
     }
 }
 

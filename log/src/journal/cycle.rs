@@ -185,8 +185,12 @@ impl CycleBuilder {
         }
     }
 
-    pub(crate) fn batches(&mut self, handle: u64, batches: &[Bytes]) {
-        let length = batches.iter().map(Bytes::len).sum();
+    pub(crate) fn batches<'a>(
+        &mut self,
+        handle: u64,
+        batches: impl Iterator<Item = &'a Bytes> + Clone,
+    ) {
+        let length = batches.clone().map(Bytes::len).sum();
         self.frame(KIND_BATCHES, length, handle);
         for batch in batches {
             if batch.len() < COPY_BYTES_MAX {
@@ -308,8 +312,8 @@ mod tests {
         cycle.log_start(6, 11);
         let small = Bytes::from_static(b"small batch");
         let large = Bytes::from(vec![7; 20_000]);
-        cycle.batches(8, &[small.clone(), large.clone(), small.clone()]);
-        cycle.batches(9, std::slice::from_ref(&large));
+        cycle.batches(8, [&small, &large, &small].into_iter());
+        cycle.batches(9, std::iter::once(&large));
         let mut head = header();
         let bytes = cycle.finish(&[1; 16], &mut head, |slices| {
             slices.iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>()

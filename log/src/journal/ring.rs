@@ -44,7 +44,10 @@ pub(crate) struct Maker {
     directory_id: [u8; 16],
     file_bytes: u64,
     made: Mutex<Made>,
-    missing: AtomicU64,
+    /// Files that the ring does not have yet: not made, or made ahead.
+    outside: AtomicU64,
+    /// Those that were made ahead.
+    ahead: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,8 @@ impl Maker {
             directory_id,
             file_bytes,
             made: Mutex::new(Made { missing, ready: Vec::new() }),
-            missing: AtomicU64::new(count),
+            outside: AtomicU64::new(count),
+            ahead: AtomicU64::new(0),
         }
     }
 
@@ -84,7 +88,7 @@ impl Maker {
         let file = create(&*self.disk, &self.dir, number, self.directory_id, self.file_bytes)?;
         made.missing.pop_front();
         made.ready.push(Slot { number, file, size_bytes: self.file_bytes, last_cycle: None });
-        self.missing.fetch_sub(1, Ordering::Relaxed);
+        self.ahead.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -94,11 +98,21 @@ impl Maker {
         if made.ready.is_empty() {
             self.make_locked(&mut made)?;
         }
-        Ok(made.ready.pop())
+        let slot = made.ready.pop();
+        if slot.is_some() {
+            self.ahead.fetch_sub(1, Ordering::Relaxed);
+            self.outside.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(slot)
     }
 
-    fn missing_bytes(&self) -> u64 {
-        self.missing.load(Ordering::Relaxed) * self.file_bytes
+    fn outside_bytes(&self) -> u64 {
+        self.outside.load(Ordering::Relaxed) * self.file_bytes
+    }
+
+    /// Whether a file could be made ahead, and none is.
+    fn could_make(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed) == 0 && self.outside.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -110,6 +124,10 @@ pub(crate) struct Journal {
     slots: Vec<Slot>,
     current: usize,
     mark: Mark,
+    /// Where in the current file what a recovery may need begins.
+    needed_from: u64,
+    /// The last cycle before those of the current file.
+    entered_after: u64,
     synced_through: u64,
 }
 
@@ -133,7 +151,16 @@ impl Journal {
         mark: Mark,
     ) -> Self {
         let current = slots.iter().position(|s| s.number == mark.slot).unwrap_or(0);
-        Self { directory_id, maker, slots, current, mark, synced_through: mark.cycle }
+        Self {
+            directory_id,
+            maker,
+            slots,
+            current,
+            mark,
+            needed_from: mark.at,
+            entered_after: mark.cycle,
+            synced_through: mark.cycle,
+        }
     }
 
     /// The last cycle written and where the next one goes.
@@ -173,6 +200,8 @@ impl Journal {
         self.current = next;
         self.mark.slot = self.slots[next].number;
         self.mark.at = BLOCK_BYTES;
+        self.needed_from = BLOCK_BYTES;
+        self.entered_after = self.mark.cycle;
         Ok(Room::Ready)
     }
 
@@ -206,12 +235,17 @@ impl Journal {
         Ok(())
     }
 
-    /// A checkpoint that covers `cycle` was persisted: files that hold nothing newer are free.
-    pub(crate) fn release(&mut self, cycle: u64) {
+    /// A checkpoint that covers everything up to this point was persisted: files that hold nothing newer are free.
+    pub(crate) fn release(&mut self, covered: Mark) {
         for slot in &mut self.slots {
-            if slot.last_cycle.is_some_and(|last| last <= cycle) {
+            if slot.last_cycle.is_some_and(|last| last <= covered.cycle) {
                 slot.last_cycle = None;
             }
+        }
+        // Not a point of the same file's former life.
+        let here = self.slots.get(self.current).is_some_and(|s| s.number == covered.slot);
+        if here && covered.cycle > self.entered_after {
+            self.needed_from = self.needed_from.max(covered.at);
         }
     }
 
@@ -223,7 +257,7 @@ impl Journal {
             .is_none_or(|s| self.mark.at - BLOCK_BYTES > s.size_bytes / FILLING_PART);
         let free = self.slots.iter().enumerate();
         let mut free = free.filter(|(i, s)| *i != self.current && s.last_cycle.is_none());
-        filling && free.next().is_none() && self.maker.missing.load(Ordering::Relaxed) > 0
+        filling && free.next().is_none() && self.maker.could_make()
     }
 
     /// Bytes that a recovery would have to read at most.
@@ -234,7 +268,7 @@ impl Journal {
             .enumerate()
             .filter(|(i, s)| *i != self.current && s.last_cycle.is_some());
         let current = match self.slots.get(self.current) {
-            Some(slot) if slot.last_cycle.is_some() => self.mark.at,
+            Some(slot) if slot.last_cycle.is_some() => self.mark.at - self.needed_from,
             _ => 0,
         };
         full.map(|(_, s)| s.size_bytes).sum::<u64>() + current
@@ -242,6 +276,6 @@ impl Journal {
 
     /// Bytes of the whole ring, files not made yet included.
     pub(crate) fn ring_bytes(&self) -> u64 {
-        self.slots.iter().map(|s| s.size_bytes).sum::<u64>() + self.maker.missing_bytes()
+        self.slots.iter().map(|s| s.size_bytes).sum::<u64>() + self.maker.outside_bytes()
     }
 }

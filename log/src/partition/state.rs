@@ -128,8 +128,32 @@ impl State {
     }
 
     /// Index of the first batch in the tail that ends beyond `offset`.
+    ///
+    /// Nearly always asked for a place near the end (what is not committed, not flushed, not read): looked for from there, in
+    /// steps that double, because with many partitions each further batch that is looked at is a miss of the processor's cache.
     pub(crate) fn position(&self, offset: Offset) -> usize {
-        self.tail.partition_point(|b| b.last < offset)
+        let before = |i: usize| self.tail.get(i).is_some_and(|b| b.last < offset);
+        let (mut end, mut step) = (self.tail.len(), 1);
+        while end > 0 {
+            let start = end.saturating_sub(step);
+            if before(start) {
+                // The first that is not `before` lies behind `start`, and at `end` at the latest.
+                let between = self.tail.range(start..end);
+                let (mut low, mut size) = (start, between.len());
+                while size > 0 {
+                    let half = size / 2;
+                    if before(low + half) {
+                        low += half + 1;
+                        size -= half + 1;
+                    } else {
+                        size = half;
+                    }
+                }
+                return low;
+            }
+            (end, step) = (start, step * 2);
+        }
+        0
     }
 
     /// Forgets everything that is not committed; returns how many bytes that was.
@@ -151,5 +175,32 @@ impl State {
         self.epochs.cut(end);
         self.producers.cut(end);
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_tail_is_found_from_its_end() {
+        let o = |n: i64| Offset::new(n).expect("not negative");
+        let (epochs, producers) = (Epochs::default(), Producers::default());
+        let mut state = State::new(o(100), epochs, producers, 0);
+        for batches in 0..40 {
+            for offset in 90..100 + 3 * batches + 5 {
+                let wanted = state.tail.iter().take_while(|b| b.last < o(offset)).count();
+                assert_eq!(state.position(o(offset)), wanted, "{offset} in {batches} batches");
+            }
+            let base = o(100 + 3 * batches);
+            state.tail.push_back(TailBatch {
+                base,
+                last: base.plus(2),
+                max_timestamp: 0,
+                node_sequence: None,
+                bytes: Bytes::new(),
+                segment: Offset::ZERO,
+            });
+        }
     }
 }

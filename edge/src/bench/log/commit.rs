@@ -12,6 +12,7 @@ const COLUMNS: &[Column] = &[
     ("record_bytes", "record B"),
     ("partitions", "partitions"),
     ("of_partitions", "    of"),
+    ("directories", "dirs"),
     ("bare_us", " bare us"),
     ("bare_us_p99", "     p99"),
     ("commit_us", "commit us"),
@@ -26,6 +27,16 @@ const COLUMNS: &[Column] = &[
 
 /// Fewer runs than this say nothing.
 const RUNS_MIN: usize = 5;
+
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    bytes: usize,
+    /// Those that are written to, of how many there are.
+    partitions: usize,
+    of: u32,
+    /// Data directories, all on the one disk: what a second journal and sync cost, not what a second disk gives.
+    directories: usize,
+}
 
 struct Line {
     ratio: f64,
@@ -42,8 +53,10 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> 
     let mut small = Vec::new();
     for bytes in [100, 1 << 10, 64 << 10] {
         let mut of_size = Vec::new();
-        for (partitions, of) in [(1, 1), (64, 64), (1_000, 1_000), (1_000, 10_000)] {
-            of_size.push(line(bench, report, bytes, partitions, of)?);
+        for (partitions, of, directories) in
+            [(1, 1, 1), (64, 64, 1), (1_000, 1_000, 1), (1_000, 10_000, 1), (64, 64, 2)]
+        {
+            of_size.push(line(bench, report, Load { bytes, partitions, of, directories })?);
         }
         small.push((bytes, of_size));
     }
@@ -59,14 +72,12 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn line(
-    bench: &Bench,
-    report: &mut Report,
-    bytes: usize,
-    partitions: usize,
-    of: u32,
-) -> anyhow::Result<Line> {
-    let place = Place::new(&bench.root, "commit", of)?;
+fn line(bench: &Bench, report: &mut Report, load: Load) -> anyhow::Result<Line> {
+    let Load { bytes, partitions, of, directories } = load;
+    let place = Place::with(&bench.root, "commit", of, |options| {
+        let first = options.dirs[0].clone();
+        options.dirs = (0..directories).map(|n| first.join(format!("dir-{n}"))).collect();
+    })?;
     let total = bytes * partitions;
     let mut bare = Bare::new(&place.dir().join("bare"), total)?;
     let value = vec![7; bytes];
@@ -112,6 +123,7 @@ fn line(
         Cell::Count(bytes as u64),
         Cell::Count(partitions as u64),
         Cell::Count(u64::from(of)),
+        Cell::Count(directories as u64),
         Cell::Number(bares.median_us(), 0),
         Cell::Number(bares.us(0.99), 0),
         Cell::Number(ours.median_us(), 0),

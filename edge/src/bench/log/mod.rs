@@ -69,6 +69,8 @@ struct Bench {
     log_gib: u64,
 }
 
+type Measure = fn(&Bench, &mut Report) -> anyhow::Result<()>;
+
 /// Runs the benchmark and prints what it finds.
 pub(super) fn run(options: &LogBenchOptions) -> anyhow::Result<()> {
     if let Some(parent) = &options.data_dir {
@@ -83,7 +85,7 @@ pub(super) fn run(options: &LogBenchOptions) -> anyhow::Result<()> {
     let mut report = Report::new(options.output, &bench.root);
     let wanted = |section| options.sections.is_empty() || options.sections.contains(&section);
     // Idle partitions first: memory that other tables gave back would be taken again unseen.
-    let all: [(Section, fn(&Bench, &mut Report) -> anyhow::Result<()>); 7] = [
+    let all: [(Section, Measure); 7] = [
         (Section::Idle, start::idle),
         (Section::Commit, commit::measure),
         (Section::Appenders, appenders::measure),

@@ -35,7 +35,7 @@ impl Drop for Home {
 /// As a node has them, with room for what is measured.
 pub(super) fn options(dir: &Path) -> LogOptions {
     let mut options = crate::node::translate::log_options(&Config::default());
-    dir.clone_into(&mut options.dir);
+    options.dirs = vec![dir.to_owned()];
     options.partitions_max = options.partitions_max.max(20_000);
     options.max_bytes = None;
     options
