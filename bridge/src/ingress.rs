@@ -478,6 +478,7 @@ fn refusal(error: &AppendError) -> Refusal {
         AppendError::TooLarge { .. } => Refusal::TooLarge,
         AppendError::Offline(_)
         | AppendError::Deleted
+        | AppendError::NotLeader
         | AppendError::Busy
         | AppendError::Corrupt(_)
         | AppendError::OutOfOrderSequence { .. }

@@ -124,6 +124,8 @@ fn settled(log: LogSettled) -> Settled {
         LogSettled::Waiting => Settled::Waiting,
         LogSettled::Passed => Settled::Passed,
         LogSettled::Lost(Loss::DiskFull) => Settled::Failed(Refusal::DiskFull),
-        LogSettled::Lost(Loss::Offline | Loss::Deleted) => Settled::Failed(Refusal::Offline),
+        LogSettled::Lost(Loss::Offline | Loss::Deleted | Loss::Fenced | Loss::Truncated) => {
+            Settled::Failed(Refusal::Offline)
+        }
     }
 }

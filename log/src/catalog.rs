@@ -17,7 +17,11 @@
 //! u32 count of segments: base i64, bytes u64, max timestamp i64, base offset of the batch that has it i64, last append (log
 //! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64; u32 count of producers: id i64, epoch i16, next sequence
 //! i32 (-1 unknown), last timestamp i64, u8 count of batches: first and last sequence i32, leader epoch i32, first and last offset i64.
-//! From version 2 on follows a u32 length and so many bytes of sections: u8 tag, u32 length, content. No section has a tag yet.
+//! From version 2 on follows a u32 length and so many bytes of sections: u8 tag, u32 length, content. An empty one is left out.
+//!
+//! | tag | content |
+//! |---|---|
+//! | 2 replica | of a replicated partition: leadership, 16 bytes as in the journal (`partition::replica`); u64 cycle of the last truncation that the entry has behind it |
 //!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
 //! Neighbours: `checkpoint` writes, `recovery` reads.
@@ -28,6 +32,7 @@ use crate::journal::Mark;
 use crate::log::OpenError;
 use crate::partition::epochs::Epochs;
 use crate::partition::producers::Producers;
+use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
 use std::io::{self, IoSlice};
 use std::path::Path;
 
@@ -42,6 +47,8 @@ const RESERVE_BYTES: u64 = 64 << 10;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_MEMORY: u8 = 1;
 const FLAG_OFFLINE: u8 = 2;
+
+const SECTION_REPLICA: u8 = 2;
 
 /// A segment as the catalog knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,10 @@ pub(crate) struct PartitionEntry {
     pub(crate) segments: Vec<SegmentEntry>,
     pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
+    /// Of a replicated partition.
+    pub(crate) leadership: Option<Leadership>,
+    /// The journal's truncations up to this cycle are done: batches before it are in the entry, or gone.
+    pub(crate) truncated_in: u64,
 }
 
 /// The whole catalog.
@@ -224,12 +235,27 @@ impl Head {
 impl PartitionEntry {
     /// What came with version 2: (tag, content) each.
     fn sections(&self) -> Vec<(u8, Vec<u8>)> {
-        Vec::new()
+        let mut sections = Vec::new();
+        if let Some(leadership) = &self.leadership {
+            let mut content = Vec::with_capacity(LEADERSHIP_BYTES + 8);
+            leadership.encode(&mut content);
+            content.put_u64(self.truncated_in);
+            sections.push((SECTION_REPLICA, content));
+        }
+        sections
     }
 
     /// A tag that is not known is a later version's, which would have said so in the head: the catalog is damaged then.
-    fn read_section(&mut self, _tag: u8, _content: &[u8]) -> Option<()> {
-        None
+    fn read_section(&mut self, tag: u8, content: &[u8]) -> Option<()> {
+        let mut f = Fields::new(content);
+        match tag {
+            SECTION_REPLICA => {
+                self.leadership = Some(Leadership::decode(&mut f)?);
+                self.truncated_in = f.u64()?;
+            }
+            _ => return None,
+        }
+        f.rest().is_empty().then_some(())
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -291,6 +317,8 @@ impl PartitionEntry {
             segments,
             epochs: Epochs::decode(f)?,
             producers: Producers::decode(f)?,
+            leadership: None,
+            truncated_in: 0,
         };
         if version >= 2 {
             let length = f.u32()? as usize;

@@ -14,7 +14,7 @@ use crate::journal::cycle::{End, batches_overhead};
 use crate::journal::ring::Room;
 use crate::journal::{CycleBuilder, Journal};
 use crate::partition::{Partition, PlanError, Taken};
-use crate::shared::Controls;
+use crate::shared::{Controls, PartitionControl};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering;
 const FLUSH_BYTES: usize = 64 << 10;
 /// A `memory` topic's partition writes at most this much per cycle.
 const MEMORY_BYTES_MAX: usize = 4 << 20;
+/// A partition's control frame takes at most this.
+const CONTROL_BYTES_MAX: usize = 64;
 /// A cycle keeps this much for its header and padding.
 const CYCLE_MARGIN_BYTES: u64 = 8 << 10;
 
@@ -49,7 +51,7 @@ struct Gathered {
     unjournalled: Vec<Taken>,
     again: Vec<Arc<Partition>>,
     metadata: VecDeque<(u64, Vec<u8>)>,
-    log_starts: Vec<(Arc<Partition>, i64)>,
+    controls: VecDeque<(Arc<Partition>, PartitionControl)>,
     deleted: Vec<(u64, Arc<Partition>)>,
 }
 
@@ -140,10 +142,17 @@ impl Committer {
             self.cycle.metadata(*sequence, record);
         }
         gathered.metadata = controls.metadata;
-        for (partition, offset) in &controls.log_starts {
-            self.cycle.log_start(partition.handle(), *offset);
+        for (partition, control) in &controls.partitions {
+            let handle = partition.handle();
+            match control {
+                PartitionControl::LogStart(offset) => self.cycle.log_start(handle, *offset),
+                PartitionControl::Truncate(to) => self.cycle.truncate(handle, to.get()),
+                PartitionControl::Leadership(leadership) => {
+                    self.cycle.leadership(handle, leadership);
+                }
+            }
         }
-        gathered.log_starts = controls.log_starts;
+        gathered.controls = controls.partitions;
         gathered.deleted = controls.deleted;
         gathered
     }
@@ -215,11 +224,17 @@ impl Committer {
             for entry in gathered.metadata.into_iter().rev() {
                 waiting.metadata.push_front(entry);
             }
-            waiting.log_starts.splice(0..0, gathered.log_starts);
+            for entry in gathered.controls.into_iter().rev() {
+                waiting.partitions.push_front(entry);
+            }
             waiting.deleted.splice(0..0, gathered.deleted);
         }
         for taken in gathered.journalled {
             self.full(directory, &taken.partition);
+        }
+        for taken in gathered.unjournalled {
+            // Published all the same: their memory is accounted for.
+            self.resident.push_back((Arc::clone(&taken.partition), taken.end()));
         }
         for partition in gathered.again {
             partition.requeue();
@@ -230,7 +245,8 @@ impl Committer {
 
     fn full(&self, directory: &Directory, partition: &Arc<Partition>) {
         tracing::warn!(?partition, "the disk is full: what is not committed is lost");
-        partition.cut(directory.node.next_epoch());
+        // A replica's epochs are not given here: it leads no more, and gets the same records again as a follower.
+        partition.cut((!partition.is_replicated()).then(|| directory.node.next_epoch()));
         directory.note_full(partition);
     }
 
@@ -298,9 +314,7 @@ impl Committer {
                 directory.node.wake();
             }
         }
-        for (partition, offset) in &gathered.log_starts {
-            partition.note_log_start_synced(*offset);
-        }
+        self.carry_out(directory, &gathered.controls)?;
         // After everything of the cycle is published: a checkpoint that captures it finds it all committed.
         *directory.mark.lock() = self.journal.mark();
         shared.queue.committed();
@@ -331,6 +345,29 @@ impl Committer {
         Ok(())
     }
 
+    /// What is synced now counts for its partition.
+    fn carry_out(
+        &mut self,
+        directory: &Directory,
+        controls: &VecDeque<(Arc<Partition>, PartitionControl)>,
+    ) -> Result<(), String> {
+        for (partition, control) in controls {
+            match control {
+                PartitionControl::LogStart(offset) => partition.note_log_start_synced(*offset),
+                PartitionControl::Leadership(leadership) => partition.note_leadership(leadership),
+                PartitionControl::Truncate(to) => {
+                    partition.truncate(*to, self.journal.mark().cycle)?;
+                    let (handle, to) = (partition.handle(), to.get());
+                    self.previous.push(End { handle, first: to, end: to });
+                    if partition.is_memory() {
+                        directory.ask_checkpoint();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the memory of the tails below its limit: oldest batches first, written to their segments if they are not yet.
     fn evict(&mut self, directory: &Directory) -> Result<(), String> {
         while directory.shared.tail_bytes.load(Ordering::Relaxed) > directory.shared.tail_bytes_max
@@ -347,8 +384,9 @@ impl Committer {
 
 /// Takes what one cycle has room for, in order; up to and with the first deletion.
 fn take_controls(waiting: &mut Controls, bytes_max: usize) -> Controls {
+    let count = waiting.partitions.len().min(bytes_max / CONTROL_BYTES_MAX);
     let mut taken =
-        Controls { log_starts: std::mem::take(&mut waiting.log_starts), ..Controls::default() };
+        Controls { partitions: waiting.partitions.drain(..count).collect(), ..Controls::default() };
     let mut bytes = 0;
     while let Some((sequence, record)) = waiting.metadata.pop_front() {
         bytes += record.len();

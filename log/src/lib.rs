@@ -31,6 +31,6 @@ pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 pub use log::{Log, LogOptions, OpenError, Recovery, Running, Topic};
 pub use partition::{
     AckPoint, AppendError, Appended, Hold, Loss, OffsetAndTimestamp, Partition, Positions,
-    Producer, ReadError, ReadLimit, ReadOutcome, Settled,
+    Producer, ReadError, ReadLimit, ReadOutcome, ReplicaError, Role, Settled, Truncated,
 };
 pub use stats::{DirectoryStats, LogStats};

@@ -135,12 +135,12 @@ impl Node {
         Ok((first, self.command_locked(&mut metadata, &[], &command)?))
     }
 
-    /// A new leader epoch, for a partition whose tail was cut.
-    pub(crate) fn next_epoch(&self) -> LeaderEpoch {
+    /// A new leader epoch, for a partition whose tail was cut; to be used once the metadata record of this sequence is committed.
+    pub(crate) fn next_epoch(&self) -> (LeaderEpoch, u64) {
         let mut metadata = self.metadata.lock();
         // Refused only when offline, where no epoch matters any more.
         let _ = self.command_locked(&mut metadata, &[], &Command::StartEpoch);
-        metadata.state.epoch()
+        (metadata.state.epoch(), metadata.sequence)
     }
 
     /// Whether a command from outside may go on now. With the metadata locked.

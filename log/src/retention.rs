@@ -145,6 +145,7 @@ impl Directory {
         }
         self.probe_full();
         if retain {
+            self.partitions().iter().for_each(|p| p.journal_high_watermark());
             self.retain();
         }
         if checkpoint {
@@ -153,8 +154,9 @@ impl Directory {
     }
 
     fn probe_full(&self) {
+        let synced = self.node.committed();
         self.full.lock().retain(|p| {
-            p.probe();
+            p.probe(synced);
             p.condition() == crate::partition::Condition::Full
         });
     }

@@ -6,13 +6,14 @@
 //! Lock order in this crate: committer, checkpointer, metadata, a partition's writer, its state, the queue; never backwards.
 //! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
-use crate::Partition;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::metadata::DirectoryNumber;
+use crate::partition::replica::Leadership;
 use crate::segment::Key;
 use crate::segment::files::Files;
 use crate::segment::indexes::Indexes;
+use crate::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -101,16 +102,27 @@ impl std::fmt::Debug for Shared {
 pub(crate) struct Controls {
     /// Encoded metadata records with their sequence.
     pub(crate) metadata: VecDeque<(u64, Vec<u8>)>,
-    /// Partitions whose log start moved.
-    pub(crate) log_starts: Vec<(Arc<Partition>, i64)>,
+    /// What happened to partitions.
+    pub(crate) partitions: VecDeque<(Arc<Partition>, PartitionControl)>,
     /// Partitions of deleted topics, with the sequence of the deletion.
     pub(crate) deleted: Vec<(u64, Arc<Partition>)>,
 }
 
 impl Controls {
     pub(crate) fn is_empty(&self) -> bool {
-        self.metadata.is_empty() && self.log_starts.is_empty() && self.deleted.is_empty()
+        self.metadata.is_empty() && self.partitions.is_empty() && self.deleted.is_empty()
     }
+}
+
+/// What is synced in the journal before it counts for a partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PartitionControl {
+    /// Nothing below is readable any more.
+    LogStart(i64),
+    /// What is at or above goes.
+    Truncate(Offset),
+    /// Who leads, and the high watermark.
+    Leadership(Leadership),
 }
 
 /// Sums since the log was opened.

@@ -30,14 +30,18 @@
 //! | 1 metadata | sequence u64, then one record of `metadata` |
 //! | 2 log start | offset i64: nothing below is readable any more |
 //! | 3 batches | whole record batches in offset order, as they stand in the segment |
-//! | 4 ends | what the cycle before committed: (handle u64, first offset i64, end offset i64) each; names the loss exactly, should that cycle rot |
+//! | 4 ends | what the cycle before committed: (handle u64, first offset i64, end offset i64) each; names the loss exactly, should that cycle rot. First = end: the partition was cut to there |
+//! | 5 truncate | offset i64: what was appended at or above it before this cycle is gone |
+//! | 6 leadership | epoch i32; role u8 (1 leader, 2 follower); zeros, 3 bytes; high watermark i64: of a replicated partition (partition::replica) |
 //!
-//! Kinds 5 to 8 are kept for truncate, roll, epoch and compaction swap. Control frames (1, 2, 4) stand before the batches.
+//! Kinds 7 and 8 are kept for compaction swap and extent. Control frames (1, 2, 4, 5, 6) stand before the batches.
 //!
 //! Invariant: what decodes was written whole by this directory; lengths are checked before anything is sliced.
 
 use super::BLOCK_BYTES;
+use crate::Offset;
 use crate::encoding::{Fields, Put, crc32c};
+use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
 use bytes::Bytes;
 use std::io::IoSlice;
 
@@ -52,6 +56,8 @@ const KIND_METADATA: u8 = 1;
 const KIND_LOG_START: u8 = 2;
 const KIND_BATCHES: u8 = 3;
 const KIND_ENDS: u8 = 4;
+const KIND_TRUNCATE: u8 = 5;
+const KIND_LEADERSHIP: u8 = 6;
 
 /// What a partition got from one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +179,16 @@ impl CycleBuilder {
         self.copied.put_i64(offset);
     }
 
+    pub(crate) fn truncate(&mut self, handle: u64, offset: i64) {
+        self.frame(KIND_TRUNCATE, 8, handle);
+        self.copied.put_i64(offset);
+    }
+
+    pub(crate) fn leadership(&mut self, handle: u64, leadership: &Leadership) {
+        self.frame(KIND_LEADERSHIP, LEADERSHIP_BYTES, handle);
+        leadership.encode(&mut self.copied);
+    }
+
     pub(crate) fn ends(&mut self, ends: &[End]) {
         if ends.is_empty() {
             return;
@@ -258,6 +274,8 @@ pub(crate) enum Frame<'a> {
     LogStart { handle: u64, offset: i64 },
     Batches { handle: u64, at: usize, bytes: &'a [u8] },
     Ends(Vec<End>),
+    Truncate { handle: u64, offset: Offset },
+    Leadership { handle: u64, leadership: Leadership },
 }
 
 /// Reads all frames of a cycle whose CRC has been checked; `None` when they do not parse.
@@ -280,6 +298,10 @@ pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
                     ends.push(End { handle: body.u64()?, first: body.i64()?, end: body.i64()? });
                 }
                 Frame::Ends(ends)
+            }
+            KIND_TRUNCATE => Frame::Truncate { handle, offset: Offset::new(body.i64()?)? },
+            KIND_LEADERSHIP => {
+                Frame::Leadership { handle, leadership: Leadership::decode(&mut body)? }
             }
             _ => return None,
         });

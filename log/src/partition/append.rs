@@ -4,7 +4,7 @@
 
 use super::producers::Sequence;
 use super::state::State;
-use super::{AppendError, Appended, Condition, Partition};
+use super::{AppendError, Appended, Condition, Partition, Role};
 use crate::batch::{self, BatchBuilder, BatchError, sequence_plus};
 use crate::record::RecordParts;
 use crate::{Offset, Position};
@@ -33,6 +33,7 @@ impl Partition {
             check_size(record, limit)?;
         }
         let mut state = self.state.lock();
+        self.check_leads()?;
         self.admit(&state)?;
         let before = state.waiting_bytes();
         let (epoch, base) = (self.epoch(), state.end);
@@ -72,6 +73,7 @@ impl Partition {
         }
         let mut batch = check_records(batch)?;
         let mut state = self.state.lock();
+        self.check_leads()?;
         if let Sequence::Duplicate(base, last) = state.producers.check(&header)? {
             return Ok(Appended { base, last, duplicate: true });
         }
@@ -90,8 +92,13 @@ impl Partition {
         Ok(Appended { base: at(base), last: at(last), duplicate: false })
     }
 
+    /// Whether clients append here. With the state locked.
+    fn check_leads(&self) -> Result<(), AppendError> {
+        if self.role() == Role::Follower { Err(AppendError::NotLeader) } else { Ok(()) }
+    }
+
     /// Whether an append may go on now.
-    fn admit(&self, state: &State) -> Result<(), AppendError> {
+    pub(super) fn admit(&self, state: &State) -> Result<(), AppendError> {
         match self.condition() {
             // Its directory is offline, and says why.
             Condition::Well | Condition::Missing => {}
@@ -118,7 +125,11 @@ impl Partition {
     }
 
     /// Publishes the new log end and joins the commit queue.
-    fn appended(&self, mut state: parking_lot::MutexGuard<'_, State>, before_bytes: usize) {
+    pub(super) fn appended(
+        &self,
+        mut state: parking_lot::MutexGuard<'_, State>,
+        before_bytes: usize,
+    ) {
         let grown = state.waiting_bytes().saturating_sub(before_bytes);
         self.shared.uncommitted_bytes.fetch_add(grown, Ordering::Relaxed);
         self.points.log_end.store(state.end.get(), Ordering::Release);

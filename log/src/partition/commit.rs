@@ -4,7 +4,7 @@
 
 use super::state::TailBatch;
 use super::writer::Writer;
-use super::{Condition, Partition, PlanError};
+use super::{Condition, Loss, Partition, PlanError};
 use crate::disk::OpenMode;
 use crate::{LeaderEpoch, Offset};
 use parking_lot::MutexGuard;
@@ -67,6 +67,9 @@ impl Partition {
             if !matches!(self.condition(), Condition::Well | Condition::Full) {
                 return Ok(None);
             }
+            if state.replica.truncating.is_some() {
+                return Ok(None);
+            }
             let epoch = self.epoch();
             state.seal(epoch);
             let from = state.position(state.committed);
@@ -113,7 +116,7 @@ impl Partition {
         if !self.is_memory() {
             self.points.written.fetch_max(end.get(), Ordering::AcqRel);
             self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
-            self.points.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+            self.show(end);
         }
         state.pending_bytes
     }
@@ -121,11 +124,19 @@ impl Partition {
     /// A `memory` topic's batches are in the kernel: that is all its high watermark asks for.
     pub(crate) fn publish_written(&self, end: Offset) {
         self.points.written.fetch_max(end.get(), Ordering::AcqRel);
-        self.points.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+        self.show(end);
     }
 
-    /// No room: forgets what is not committed, in a new epoch, so that those who wait for it learn that it is lost.
-    pub(crate) fn cut(&self, epoch: LeaderEpoch) {
+    /// Moves the high watermark of a partition that is alone.
+    fn show(&self, end: Offset) {
+        if !self.is_replicated() {
+            self.points.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+        }
+    }
+
+    /// No room: forgets what is not committed, in a new epoch (with the sequence of the metadata record that gives it), so
+    /// that those who wait for it learn that it is lost. A replica gets no epoch here: it stops leading.
+    pub(crate) fn cut(&self, epoch: Option<(LeaderEpoch, u64)>) {
         let mut writer = self.writer.lock();
         let mut state = self.state.lock();
         if self.condition() == Condition::Deleted {
@@ -136,20 +147,28 @@ impl Partition {
         state.probe_at_ns = self.shared.clock.monotonic_ns().saturating_add(PROBE_INTERVAL_NS);
         self.shared.uncommitted_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.set_condition(Condition::Full);
-        // The epoch first: see `settled`.
-        self.points.epoch.store(epoch.get(), Ordering::Release);
+        state.loss = Loss::DiskFull;
+        match epoch {
+            Some((epoch, sequence)) => {
+                state.epoch_sequence = sequence;
+                // The epoch first: see `settled`.
+                self.points.epoch.store(epoch.get(), Ordering::Release);
+            }
+            None => self.resign(&mut state),
+        }
         self.points.log_end.store(state.end.get(), Ordering::Release);
     }
 
-    /// Looks for room if it is time to; appends are let in again when there is some.
-    pub(crate) fn probe(&self) -> bool {
+    /// Looks for room if it is time to; appends are let in again when there is some, and when the epoch they begin is durable:
+    /// metadata is synced up to `synced_sequence`.
+    pub(crate) fn probe(&self, synced_sequence: u64) -> bool {
         if self.condition() != Condition::Full {
             return false;
         }
         let now = self.shared.clock.monotonic_ns();
         {
             let mut state = self.state.lock();
-            if now < state.probe_at_ns {
+            if now < state.probe_at_ns || synced_sequence < state.epoch_sequence {
                 return false;
             }
             state.probe_at_ns = now.saturating_add(PROBE_INTERVAL_NS);

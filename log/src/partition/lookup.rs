@@ -11,6 +11,7 @@ use super::{OffsetAndTimestamp, Partition, Positions, ReadError, ReadLimit};
 use crate::batch::{self, BatchHeader};
 use crate::segment::Segment;
 use crate::segment::scan::At;
+use crate::shared::PartitionControl;
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -168,10 +169,7 @@ impl Partition {
         let before = before.min(self.high_watermark()).get();
         if self.points.log_start.fetch_max(before, Ordering::AcqRel) < before {
             self.state.lock().epochs.start_at(self.log_start());
-            if let Some(me) = self.me.upgrade() {
-                self.shared.controls.lock().log_starts.push((me, before));
-            }
-            self.shared.queue.wake();
+            self.control(PartitionControl::LogStart(before));
         }
     }
 

@@ -3,23 +3,27 @@
 //! Batches pass through four places: the open batch, sealed in the tail, committed in the tail, written to a segment. Two locks:
 //! `state` is short and never held over a system call; `writer` is the commit and checkpoint side, taken before `state`.
 //!
-//! Invariant: `log_start <= high_watermark <= log_end`, and no pointer but the log end ever goes back; the log end goes back
-//! only together with a new epoch.
-//! Neighbours: `append` fills the open batch, `commit` takes what waits, `read` serves, `hold` keeps retention back.
+//! Invariant: `log_start <= high_watermark <= log_end`. No pointer goes back but, on a follower that is truncated, `written`
+//! and `synced` with the log end, never below the high watermark; elsewhere the log end goes back only with a new epoch.
+//! Neighbours: `append` fills the open batch, `commit` takes what waits, `read` serves, `hold` keeps retention back, `replica`
+//! is for partitions that are not alone.
 
 mod append;
 mod commit;
+mod cut;
 pub(crate) mod epochs;
 mod hold;
 mod lookup;
 pub(crate) mod producers;
 mod read;
 pub(crate) mod replay;
+pub(crate) mod replica;
 mod state;
 mod writer;
 
 pub(crate) use commit::Taken;
 pub use hold::Hold;
+pub use replica::{ReplicaError, Role, Truncated};
 pub(crate) use writer::PlanError;
 
 use crate::metadata::{Durability, TopicSettings};
@@ -51,6 +55,7 @@ pub struct Partition {
     memory: AtomicBool,
     batch_bytes_max: AtomicUsize,
     condition: AtomicU8,
+    role: AtomicU8,
     points: Points,
     state: Mutex<State>,
     writer: Mutex<Writer>,
@@ -122,6 +127,8 @@ pub enum ReadLimit {
     LastStable,
     /// The uplink: the last stable offset, and synced.
     SyncedAndStable,
+    /// Followers: all that is written here, above the high watermark too.
+    Written,
 }
 
 /// What a waiter waits for.
@@ -157,6 +164,10 @@ pub enum Loss {
     Offline,
     /// The topic was deleted.
     Deleted,
+    /// This replica does not lead any more: whether the record stays is decided elsewhere.
+    Fenced,
+    /// The log was truncated below it: the leader does not have the record.
+    Truncated,
 }
 
 /// Where an append went.
@@ -185,6 +196,9 @@ pub enum AppendError {
     /// The topic was deleted.
     #[error("topic was deleted")]
     Deleted,
+    /// Another replica leads, or none does yet (Kafka's NOT_LEADER_OR_FOLLOWER).
+    #[error("this replica does not lead")]
+    NotLeader,
     /// A record or batch above `batch_bytes_max`.
     #[error("{size_bytes} bytes are more than the {limit_bytes} allowed")]
     TooLarge {
@@ -352,9 +366,9 @@ impl Partition {
         // The pointer before the epoch: a pointer that counts records of a newer epoch is seen with that epoch.
         let passed = position.offset.get() < at.load(Ordering::Acquire);
         if self.points.epoch.load(Ordering::Acquire) != position.epoch.get()
-            && !self.survived(position)
+            && let Some(loss) = self.cut_off(position)
         {
-            return Settled::Lost(Loss::DiskFull);
+            return Settled::Lost(loss);
         }
         if passed {
             return Settled::Passed;
@@ -363,23 +377,24 @@ impl Partition {
             Condition::Deleted => Settled::Lost(Loss::Deleted),
             Condition::Missing => Settled::Lost(Loss::Offline),
             _ if self.shared.is_offline() => Settled::Lost(Loss::Offline),
-            _ => Settled::Waiting,
+            _ => self.fenced().map_or(Settled::Waiting, Settled::Lost),
         }
     }
 
-    /// Whether a position of an older epoch still names its record: it does not when its epoch's tail was cut below it.
-    fn survived(&self, position: Position) -> bool {
-        if position.offset.get() < self.points.log_start.load(Ordering::Acquire) {
-            return true;
+    /// Why a position of an older epoch names no record any more, if its epoch's tail was cut below it.
+    fn cut_off(&self, position: Position) -> Option<Loss> {
+        if position.offset < self.log_start() {
+            return None;
         }
         let state = self.state.lock();
-        state
-            .epochs
-            .end_of(position.epoch, state.end)
-            .is_some_and(|(epoch, end)| epoch == position.epoch && position.offset < end)
+        let end = state.epochs.end_of(position.epoch, self.log_start(), state.end);
+        let there =
+            end.is_some_and(|(epoch, end)| epoch == position.epoch && position.offset < end);
+        (!there).then(|| state.loss.clone())
     }
 
     /// The end offset of the largest epoch that is at most `epoch` (KIP-101), with that epoch. `None` when nothing is known of it.
+    /// An epoch before all that are left in the log ended where the log starts.
     #[must_use]
     pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let state = self.state.lock();
@@ -387,7 +402,7 @@ impl Partition {
         if epoch >= self.epoch() {
             return (epoch == self.epoch()).then_some((epoch, state.end));
         }
-        state.epochs.end_of(epoch, state.end)
+        state.epochs.end_of(epoch, self.log_start(), state.end)
     }
 
     /// The epoch in which the record at `offset` was appended.

@@ -18,6 +18,7 @@ impl ReadLimit {
             Self::HighWatermark => positions.high_watermark,
             Self::LastStable => positions.last_stable,
             Self::SyncedAndStable => positions.last_stable.min(positions.synced),
+            Self::Written => positions.written,
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::producers::Producers;
 use super::state::{State, TailBatch};
 use super::writer::Writer;
-use super::{Condition, Partition, PlanError, Points};
+use super::{Condition, Partition, PlanError, Points, Role};
 use crate::batch::{self, BatchError, BatchHeader};
 use crate::catalog::PartitionEntry;
 use crate::metadata::TopicSettings;
@@ -36,6 +36,8 @@ pub(crate) enum Applied {
     Added,
     /// The files had it already.
     Known,
+    /// The files have another batch at its offsets.
+    Other,
     /// Offsets from here to the batch are missing.
     Missing(Offset),
 }
@@ -85,6 +87,7 @@ impl Partition {
             memory: AtomicBool::new(memory),
             batch_bytes_max: AtomicUsize::new(0),
             condition: AtomicU8::new(condition as u8),
+            role: AtomicU8::new(Role::Alone as u8),
             points: Points {
                 log_start: AtomicI64::new(start),
                 log_start_synced: AtomicI64::new(start),
@@ -99,6 +102,10 @@ impl Partition {
         });
         partition.set_settings(&settings);
         partition.publish_replayed();
+        if let Some(leadership) = entry.leadership {
+            partition.replay_leadership(&leadership);
+            partition.state.lock().replica.truncated_in = entry.truncated_in;
+        }
         partition
     }
 
@@ -107,7 +114,9 @@ impl Partition {
         let header = batch::verify(&bytes)?;
         let mut state = self.state.lock();
         if header.last_offset() < state.end.get() {
-            return Ok(Applied::Known);
+            let epoch = Offset::new(header.base_offset).and_then(|base| state.epochs.of(base));
+            let same = epoch.is_none_or(|epoch| epoch.get() == header.partition_leader_epoch);
+            return Ok(if same { Applied::Known } else { Applied::Other });
         }
         if header.base_offset != state.end.get() {
             return if header.base_offset > state.end.get() {
@@ -154,14 +163,13 @@ impl Partition {
     pub(crate) fn publish_replayed(&self) {
         let state = self.state.lock();
         let end = state.end.get();
-        for point in [
-            &self.points.log_end,
-            &self.points.written,
-            &self.points.synced,
-            &self.points.high_watermark,
-        ] {
+        for point in [&self.points.log_end, &self.points.written, &self.points.synced] {
             point.store(end, Ordering::Release);
         }
+        // A replica's is what was last known of it.
+        let known = self.points.high_watermark.load(Ordering::Acquire);
+        let high_watermark = if self.is_replicated() { known.min(end) } else { end };
+        self.points.high_watermark.store(high_watermark, Ordering::Release);
     }
 
     /// Cuts the active file to what counts: bytes of cycles that never were lie beyond, and room that was reserved.
@@ -206,7 +214,10 @@ impl Partition {
             let mut adopted = false;
             while let Some(Ok(at)) = scan.next()? {
                 let mut state = self.state.lock();
+                // After a truncation older bytes may lie behind newer ones.
+                let epoch = LeaderEpoch::new(at.header.partition_leader_epoch);
                 let fits = at.header.base_offset == state.end.get()
+                    && state.epochs.last() <= epoch
                     && limit.is_none_or(|limit| at.header.last_offset() < limit.get());
                 let mut bytes = vec![0; at.header.size_bytes()];
                 if !fits
@@ -355,12 +366,16 @@ impl Partition {
 
     /// Starts the epoch of this start of the node.
     pub(crate) fn start_epoch(&self, epoch: LeaderEpoch) {
-        self.points.epoch.store(epoch.get(), Ordering::Release);
+        // A replica's are given elsewhere; it leads in none that it knows already.
+        if !self.is_replicated() {
+            self.points.epoch.store(epoch.get(), Ordering::Release);
+        }
+        self.state.lock().replica.truncated_in = 0;
     }
 
-    /// The newest epoch anything was appended in.
+    /// The newest epoch that is known here.
     pub(crate) fn last_epoch(&self) -> Option<LeaderEpoch> {
-        self.state.lock().epochs.last()
+        self.state.lock().epochs.last().max(self.is_replicated().then(|| self.epoch()))
     }
 
     /// Replays a moved log start. It never goes back: where a `memory` topic lost its tail to below it, the end moves up to it.
@@ -371,6 +386,7 @@ impl Partition {
             self.publish_replayed();
         }
         self.points.log_start.fetch_max(offset, Ordering::AcqRel);
+        self.points.high_watermark.fetch_max(offset, Ordering::AcqRel);
         self.note_log_start_synced(offset);
     }
 
@@ -408,7 +424,9 @@ impl Partition {
         if let Some(topics) = self.folder.parent() {
             self.shared.sync_topics(topics)?;
         }
-        self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
+        // A truncation meanwhile has cut it; nothing is appended again before the checkpoint that this one keeps out.
+        let state = self.state.lock();
+        self.points.synced.fetch_max(end.min(state.end).get(), Ordering::AcqRel);
         Ok(true)
     }
 
@@ -417,10 +435,9 @@ impl Partition {
             let name = path(&self.folder, segment.base(), "log");
             let synced = self.open_segment(segment).and_then(|file| file.sync_data());
             match synced {
-                // Deleted meanwhile: its bytes matter no more.
+                // Deleted or truncated meanwhile: its bytes matter no more.
                 Err(e)
-                    if e.kind() == std::io::ErrorKind::NotFound
-                        && self.condition() == Condition::Deleted => {}
+                    if e.kind() == std::io::ErrorKind::NotFound && !self.has_segment(segment) => {}
                 other => other.map_err(|e| format!("syncing {}: {e}", name.display()))?,
             }
         }
@@ -437,13 +454,29 @@ impl Partition {
         Ok(())
     }
 
+    fn has_segment(&self, segment: &Segment) -> bool {
+        self.condition() != Condition::Deleted
+            && self.segments.read().iter().any(|s| s.base() == segment.base())
+    }
+
     /// A checkpoint with this entry was persisted.
     pub(crate) fn note_checkpoint(&self, entry: &PartitionEntry) {
         let mut writer = self.writer.lock();
+        writer.in_catalog = true;
+        let (truncated_in, uncovered) = {
+            let state = self.state.lock();
+            (state.replica.truncated_in, state.replica.uncovered)
+        };
+        if entry.truncated_in < truncated_in {
+            // It describes what has been cut since.
+            return;
+        }
         let newest = entry.segments.last().and_then(|s| Offset::new(s.base));
         writer.checkpointed = writer.checkpointed.max(newest.unwrap_or_default());
-        writer.in_catalog = true;
         drop(writer);
+        if uncovered {
+            self.end_truncation();
+        }
         // Not before: until the catalog names it and the folder of all topics is synced, a crash may not find the file.
         if entry.memory {
             self.points.synced.fetch_max(entry.end, Ordering::AcqRel);
@@ -476,11 +509,13 @@ impl Partition {
             segments: segments.iter().filter(|s| s.written() > 0).map(|s| s.entry()).collect(),
             epochs,
             producers,
+            leadership: self.leadership(),
+            truncated_in: state.replica.truncated_in,
         }
     }
 }
 
-fn note_batch(state: &mut State, header: &BatchHeader, bytes: Bytes) {
+pub(super) fn note_batch(state: &mut State, header: &BatchHeader, bytes: Bytes) {
     let base = state.end;
     let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
     state.push_batch(header, base, bytes);

@@ -3,8 +3,10 @@
 //! Invariant: the tail has no holes; in it, batches below `flushed` are in a segment, below `committed` are durable as the
 //! topic promises, and the rest waits. Batches leave at the front only, and only below `flushed`.
 
+use super::Loss;
 use super::epochs::Epochs;
 use super::producers::Producers;
+use super::replica::Replica;
 use crate::batch::{BatchBuilder, BatchHeader, Seal, sequence_plus};
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
@@ -57,8 +59,13 @@ pub(crate) struct State {
     pub(crate) queued: bool,
     /// While full: probe for room at this monotonic time.
     pub(crate) probe_at_ns: u64,
+    /// An epoch given after a cut is used once this metadata record is synced.
+    pub(crate) epoch_sequence: u64,
+    /// Why the tail was last cut.
+    pub(crate) loss: Loss,
     /// Why it takes no appends, when damaged.
     pub(crate) damage: Option<String>,
+    pub(super) replica: Replica,
 }
 
 impl State {
@@ -78,7 +85,10 @@ impl State {
             node_sequence: sequence,
             queued: false,
             probe_at_ns: 0,
+            epoch_sequence: 0,
+            loss: Loss::DiskFull,
             damage: None,
+            replica: Replica::default(),
         }
     }
 
@@ -158,23 +168,7 @@ impl State {
 
     /// Forgets everything that is not committed; returns how many bytes that was.
     pub(crate) fn cut(&mut self) -> usize {
-        let end = self.committed;
-        let bytes = self.waiting_bytes();
-        if !self.open.is_empty() {
-            self.node_sequence = self.open_sequence;
-        }
-        self.open = BatchBuilder::new();
-        while self.tail.back().is_some_and(|b| b.base >= end) {
-            let dropped = self.tail.pop_back();
-            if let Some(sequence) = dropped.and_then(|b| b.node_sequence) {
-                self.node_sequence = sequence;
-            }
-        }
-        self.sealed_bytes = 0;
-        self.end = end;
-        self.epochs.cut(end);
-        self.producers.cut(end);
-        bytes
+        self.cut_to(self.committed).waiting_bytes
     }
 }
 

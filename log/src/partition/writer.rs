@@ -84,6 +84,15 @@ impl Writer {
         self.roll_next = true;
     }
 
+    /// Segments from the one at `newest` on were cut or removed.
+    pub(super) fn cut(&mut self, newest: Offset) {
+        self.reserve_next = RESERVE_BYTES_MIN;
+        self.roll_next = false;
+        self.folder_dirty = true;
+        // The segment that is active again is not what the persisted checkpoint has sealed.
+        self.checkpointed = self.checkpointed.min(newest);
+    }
+
     /// Recovery found the folder.
     pub(super) fn resume_folder(&mut self) {
         self.folder_made = true;

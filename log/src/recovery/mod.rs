@@ -12,6 +12,7 @@
 //! Invariant: nothing is served before every directory in use has the whole metadata.
 //! Neighbours: `create` makes new directories, `catalog`, `journal::replay`, `partition::replay`.
 
+mod controls;
 mod join;
 mod read;
 mod replay;

@@ -3,6 +3,7 @@
 //! Invariant: nothing here writes, but for the holder's name in the lock.
 //! Neighbours: `join` compares what several directories say; `replay` goes on from here.
 
+use super::controls::PartitionControls;
 use super::damaged;
 use crate::catalog::Catalog;
 use crate::create::{create, make_folders, take_lock, was_never_started};
@@ -15,7 +16,7 @@ use crate::log::{LogOptions, OpenError};
 use crate::metadata::{MetadataError, MetadataRecord, MetadataState, decode_all};
 use crate::node::Metadata;
 use crate::superblock::Superblock;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +42,8 @@ pub(super) struct Read {
     pub(super) ring: Ring,
     pub(super) chain: Chain,
     pub(super) metadata: Metadata,
-    /// Where the journal moved log starts to, by handle.
-    pub(super) log_starts: BTreeMap<u64, i64>,
+    /// What the journal says of partitions beside their batches.
+    pub(super) controls: PartitionControls,
     pub(super) findings: Vec<String>,
     pub(super) created: bool,
     /// Damage took records of metadata out of the journal.
@@ -124,7 +125,7 @@ impl Read {
             ring,
             chain,
             metadata: Metadata { state, sequence },
-            log_starts: BTreeMap::new(),
+            controls: PartitionControls::default(),
             findings: Vec::new(),
             created: false,
             holed: false,
@@ -146,17 +147,21 @@ impl Read {
         }
     }
 
-    /// First pass: metadata and log starts to their final state.
+    /// First pass: metadata, log starts and leaderships to their final state, and all truncations.
     fn controls(&mut self) -> Result<(), OpenError> {
         let mut bytes = Vec::new();
         for found in self.chain.cycles.clone() {
             self.read_cycle(&found, &mut bytes)?;
-            for frame in parse(&self.dir, found.header.number, &bytes)? {
-                if let Frame::LogStart { handle, offset } = frame {
-                    let start = self.log_starts.entry(handle).or_default();
-                    *start = offset.max(*start);
-                }
-                let Frame::Metadata { sequence, record } = frame else { continue };
+            let number = found.header.number;
+            let lost = self.chain.gaps.iter().map(|g| g.last).find(|last| last + 1 == number);
+            for frame in parse(&self.dir, number, &bytes)? {
+                let (sequence, record) = match frame {
+                    Frame::Metadata { sequence, record } => (sequence, record),
+                    other => {
+                        self.controls.note(other, number, lost);
+                        continue;
+                    }
+                };
                 if sequence <= self.metadata.sequence {
                     continue;
                 }

@@ -64,10 +64,11 @@ impl Start {
         self.make_partitions(metadata);
         let partitions = self.partitions.clone();
         for (handle, partition) in &partitions {
-            let moved = self.read.log_starts.get(handle).copied().unwrap_or(0);
+            let moved = self.read.controls.log_starts.get(handle).copied().unwrap_or(0);
             let start = partition.log_start().get().max(moved);
             partition.drop_removed(start).map_err(self.io(partition.folder()))?;
         }
+        self.replay_replicas(&partitions);
         self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
         if let Some(reason) = self.shared.offline() {
@@ -75,7 +76,7 @@ impl Start {
         }
         self.shared.recovering.store(false, Ordering::Release);
         // Once all batches are there: a log start never stands above the end.
-        for (handle, offset) in &self.read.log_starts {
+        for (handle, offset) in &self.read.controls.log_starts {
             if let Some(partition) = partitions.get(handle) {
                 partition.replay_log_start(*offset);
             }
@@ -161,6 +162,22 @@ impl Start {
         }
     }
 
+    /// Brings replicas to what the journal knows of them, and cuts what the catalog describes to where truncations left it.
+    fn replay_replicas(&mut self, partitions: &ByHandle) {
+        let controls = &mut self.read.controls;
+        for (handle, leadership) in &controls.leaderships {
+            if let Some(partition) = partitions.get(handle) {
+                partition.replay_leadership(leadership);
+            }
+        }
+        for (handle, to) in controls.lowest_ends(|h| Some(partitions.get(&h)?.truncated_in())) {
+            let Some(partition) = partitions.get(&handle) else { continue };
+            if let Err(e) = partition.replay_truncation(to) {
+                self.lose(partition, format!("truncating {partition:?}: {e}"));
+            }
+        }
+    }
+
     /// Second pass: batches by offset, log starts, and what a lost cycle held.
     fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
         let mut bytes = Vec::new();
@@ -168,28 +185,38 @@ impl Start {
         let mut checked = BTreeSet::new();
         for found in &cycles {
             self.read.read_cycle(found, &mut bytes)?;
+            let number = found.header.number;
             let shared = Bytes::copy_from_slice(&bytes);
-            let after_gap = self.read.chain.gaps.iter().any(|g| g.last + 1 == found.header.number);
-            for frame in parse(&self.read.dir, found.header.number, &bytes)? {
+            let after_gap = self.read.chain.gaps.iter().any(|g| g.last + 1 == number);
+            for frame in parse(&self.read.dir, number, &bytes)? {
                 match frame {
-                    Frame::Metadata { .. } | Frame::LogStart { .. } => {}
                     Frame::Ends(ends) if after_gap => {
                         for end in ends {
                             if let Some(partition) = partitions.get(&end.handle) {
-                                self.make_up(partition, Offset::new(end.end).unwrap_or_default())?;
+                                let to = self.read.controls.truncated(end.handle, number - 1);
+                                let end = Offset::new(end.end).unwrap_or_default();
+                                self.make_up(partition, to.map_or(end, |to| end.min(to)))?;
                             }
                         }
                     }
-                    Frame::Ends(_) => {}
+                    Frame::Metadata { .. }
+                    | Frame::LogStart { .. }
+                    | Frame::Truncate { .. }
+                    | Frame::Leadership { .. }
+                    | Frame::Ends(_) => {}
                     Frame::Batches { handle, at, bytes } => {
                         // A deleted topic's frames find no partition.
                         let Some(partition) = partitions.get(&handle) else { continue };
+                        if number < partition.truncated_in() {
+                            continue;
+                        }
                         if checked.insert(handle)
                             && let Err(why) = partition.check_active()
                         {
                             self.lose(partition, why);
                         }
-                        self.apply(partition, shared.slice(at..at + bytes.len()))?;
+                        let limit = self.read.controls.truncated(handle, number);
+                        self.apply(partition, shared.slice(at..at + bytes.len()), limit)?;
                     }
                 }
             }
@@ -199,15 +226,24 @@ impl Start {
         Ok(())
     }
 
-    fn apply(&mut self, partition: &Arc<Partition>, frame: Bytes) -> Result<(), OpenError> {
+    /// Applies a frame's batches, those only that end at or below `limit`.
+    fn apply(
+        &mut self,
+        partition: &Arc<Partition>,
+        frame: Bytes,
+        limit: Option<Offset>,
+    ) -> Result<(), OpenError> {
         let mut at = 0;
         while at < frame.len() {
             let size = BatchHeader::parse_alone(&frame[at..(at + HEADER_BYTES).min(frame.len())])
-                .map(|h| (h.size_bytes(), h.base_offset));
-            let (size, base) = size.map_err(|e| {
+                .map(|h| (h.size_bytes(), h.base_offset, h.last_offset()));
+            let (size, base, last) = size.map_err(|e| {
                 damaged(&self.read.dir, format!("{partition:?} in the journal: {e}"))
             })?;
             let end = (at + size).min(frame.len());
+            if limit.is_some_and(|limit| last >= limit.get()) {
+                break;
+            }
             // A copy of its own: a slice would keep the whole cycle in memory.
             let batch = Bytes::copy_from_slice(&frame[at..end]);
             let applied = partition.replay(batch.clone());
@@ -218,8 +254,16 @@ impl Start {
                 }
                 other => other,
             };
-            if let Err(e) = applied {
-                return Err(damaged(&self.read.dir, format!("{partition:?} in the journal: {e}")));
+            match applied {
+                Ok(Applied::Other) if !partition.is_damaged() => {
+                    // Only a truncation whose cycle is lost leaves two batches for an offset.
+                    self.lose(partition, format!("{partition:?}: offset {base} was given twice"));
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    let why = format!("{partition:?} in the journal: {e}");
+                    return Err(damaged(&self.read.dir, why));
+                }
             }
             at = end;
         }
@@ -243,7 +287,11 @@ impl Start {
             return Ok(());
         }
         let from = partition.end_offset();
-        let reached = partition.adopt(Some(end)).unwrap_or(from);
+        // After a truncation the files may have both lives of an offset.
+        let reached = match self.read.controls.truncates(partition.handle()) {
+            true => from,
+            false => partition.adopt(Some(end)).unwrap_or(from),
+        };
         if reached >= end {
             self.report.findings.push(format!(
                 "{partition:?}: offsets {from} to {} were in a damaged part of the journal and are taken from the segment",
@@ -278,7 +326,9 @@ impl Start {
                 self.lose(&partition, format!("{partition:?}: {e}"));
                 continue;
             }
-            if (scan || partition.end_offset() != before) && !partition.is_damaged() {
+            let truncated = self.read.controls.truncates(partition.handle());
+            let changed = scan || truncated || partition.end_offset() != before;
+            if changed && !partition.is_damaged() {
                 let cut = partition.cut_file().and_then(|()| {
                     partition.remove_strays().map_err(|e| format!("{partition:?}: {e}"))
                 });

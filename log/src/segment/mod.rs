@@ -172,7 +172,6 @@ impl Segment {
     }
 
     /// Lets no hint of it be written from here on: another segment takes its name.
-    #[expect(dead_code, reason = "compaction calls it")]
     pub(crate) fn retire(&self) {
         // Whoever writes one now ends first.
         let _one = self.growing.lock();

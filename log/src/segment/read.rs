@@ -226,6 +226,41 @@ impl Reading<'_> {
         Ok(None)
     }
 
+    /// The byte where the first batch begins that ends beyond `offset`, and its base offset; where the segment ends if none does.
+    pub(crate) fn find(&self, offset: Offset) -> io::Result<(u64, Option<Offset>)> {
+        let mut scan = Scan::new(self.file, self.byte_of(offset)?, self.segment.written());
+        while let Some(step) = scan.next()? {
+            match step {
+                Ok(at) if at.header.last_offset() >= offset.get() => {
+                    return Ok((at.byte, Offset::new(at.header.base_offset)));
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    scan.resync(0)?;
+                }
+            }
+        }
+        Ok((scan.at(), None))
+    }
+
+    /// The largest timestamp below byte `end`, and the base offset of the batch that has it.
+    pub(crate) fn max_timestamp(&self, end: u64) -> io::Result<(i64, i64)> {
+        let mut scan = Scan::new(self.file, 0, end);
+        let mut max = (i64::MIN, self.segment.base().get());
+        while let Some(step) = scan.next()? {
+            match step {
+                Ok(at) if at.header.max_timestamp > max.0 => {
+                    max = (at.header.max_timestamp, at.header.base_offset);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    scan.resync(0)?;
+                }
+            }
+        }
+        Ok(max)
+    }
+
     /// The byte where the batch with `offset` begins, to within one index interval.
     pub(crate) fn byte_of(&self, offset: Offset) -> io::Result<u64> {
         self.begin_by_offset(offset)

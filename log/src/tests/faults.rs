@@ -90,6 +90,8 @@ fn a_full_disk_refuses_loses_nothing_acknowledged_and_goes_on_when_there_is_room
     log.step_upkeep();
     assert_eq!(big(&p), Err(AppendError::DiskFull), "probed once a second at most");
     rig.clock.advance_ms(1001);
+    // The epoch that began with the cut, before anything is appended in it.
+    log.step_commit();
     log.step_upkeep();
     let again = big(&p).unwrap();
     assert!(!log.stats().disk_full);
@@ -133,6 +135,7 @@ fn a_cycle_that_needs_a_file_the_disk_has_no_room_for_waits_for_room() {
     assert_eq!(big(&p), Err(AppendError::DiskFull));
     rig.disk.set_capacity(None);
     rig.clock.advance_ms(1001);
+    log.step_commit();
     log.step_upkeep();
     let again = [big(&p).unwrap(), big(&p).unwrap()];
     while log.step_commit() {}

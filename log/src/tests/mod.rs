@@ -2,6 +2,7 @@
 
 mod faults;
 mod life;
+mod replica;
 
 use crate::clock::{Clock, SystemClock};
 use crate::disk::SystemDisk;

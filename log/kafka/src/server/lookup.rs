@@ -48,6 +48,7 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
         AppendError::Busy => ErrorCode::RequestTimedOut,
         AppendError::DiskFull | AppendError::Offline(_) => ErrorCode::KafkaStorageError,
         AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
         AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         AppendError::Corrupt(error) => batch_code(error),
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
@@ -74,6 +75,7 @@ pub(super) fn loss_code(loss: &Loss) -> ErrorCode {
     match loss {
         Loss::DiskFull | Loss::Offline => ErrorCode::KafkaStorageError,
         Loss::Deleted => ErrorCode::UnknownTopicOrPartition,
+        Loss::Fenced | Loss::Truncated => ErrorCode::NotLeaderOrFollower,
     }
 }
 
