@@ -35,6 +35,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,
         open_files_max: 256,
+        labeller: None,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,

@@ -36,6 +36,8 @@
 //! | 3 | u16 big-endian: how many headers directly before `hw` came from the route; absent for none |
 //! | 4 | evidence for exactly-once from the publisher, kept free: u16 big-endian packet identifier, u32 big-endian count of its uses |
 
+use headwater_log::Labeller;
+use headwater_log::batch::{BatchHeader, RecordView};
 use headwater_log::record::{Headers, Record};
 use headwater_mqtt::codec::{Publish, QoS};
 use headwater_mqtt::{Message, StreamId};
@@ -281,6 +283,18 @@ pub fn read(record: &Record, stream: StreamId, now_ms: i64) -> Result<Message, H
 
 fn text(bytes: &[u8]) -> Result<&str, Hidden> {
     std::str::from_utf8(bytes).map_err(|_| Hidden::Malformed)
+}
+
+/// What the log's label index knows of a record: its MQTT topic, so that a session finds the messages it is owed.
+pub const LABELLER: Labeller = Labeller { id: 1, label };
+
+/// The MQTT topic of a message, as [`read`] finds it. More may have one than are messages: a look more, and no message less.
+fn label<'a>(header: &BatchHeader, record: &RecordView<'a>) -> Option<&'a [u8]> {
+    // Elsewhere a header of that name is a Kafka client's own.
+    if !header.is_made_here() {
+        return None;
+    }
+    record.header(MQTT_TOPIC.as_bytes()).filter(|topic| !topic.is_empty()).or(record.key)
 }
 
 /// A parsed `hw`.

@@ -30,7 +30,8 @@ mod threads;
 pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 pub use log::{Log, LogOptions, OpenError, Recovery, Running, Topic};
 pub use partition::{
-    AckPoint, AppendError, Appended, Hold, Loss, OffsetAndTimestamp, Partition, Positions,
-    Producer, ReadError, ReadLimit, ReadOutcome, ReplicaError, Role, Settled, Truncated,
+    AckPoint, AppendError, Appended, Hold, Labelled, Loss, OffsetAndTimestamp, Partition,
+    Positions, Producer, ReadError, ReadLimit, ReadOutcome, ReplicaError, Role, Settled, Truncated,
 };
+pub use segment::labels::{LabelHash, Labeller};
 pub use stats::{DirectoryStats, LogStats};

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
+use crate::segment::labels::Labeller;
 use crate::stats::LogStats;
 use crate::superblock::Superblock;
 use crate::threads::Threads;
@@ -34,6 +35,8 @@ pub struct LogOptions {
     pub tail_bytes_max: usize,
     /// Sync files of `memory` topics this often.
     pub memory_sync: Duration,
+    /// Says which label a record has, so that readers can look for some; `None`: they read everything.
+    pub labeller: Option<Labeller>,
     /// Segment files kept open over all directories; those in use at a moment count on top.
     pub open_files_max: usize,
     /// Limit on topics, internal ones not counted.

@@ -85,16 +85,26 @@ pub(crate) struct Upkeep {
     retained_ns: u64,
     /// Since when there has been something to checkpoint.
     dirty_since_ns: Option<u64>,
+    /// No label index is built before this.
+    label_at_ns: u64,
 }
 
 /// Retention looks at all partitions this often.
 const RETENTION_INTERVAL_NS: u64 = 5_000_000_000;
+/// Label indexes are built from so many bytes of log per second, so that the disk is there for others.
+const LABEL_BYTES_PER_S: u64 = 64 << 20;
 /// A directory that was written to is checkpointed at least this often, so that a start has little to replay.
 const CHECKPOINT_INTERVAL_NS: u64 = 60_000_000_000;
 
 impl Upkeep {
     pub(crate) fn new() -> Self {
-        Self { sweep: true, memory_synced_ns: 0, retained_ns: 0, dirty_since_ns: None }
+        Self {
+            sweep: true,
+            memory_synced_ns: 0,
+            retained_ns: 0,
+            dirty_since_ns: None,
+            label_at_ns: 0,
+        }
     }
 
     /// Looks for removed folders at the next step.
@@ -150,6 +160,27 @@ impl Directory {
         }
         if checkpoint {
             self.ask_checkpoint();
+        }
+        self.label_one(now);
+    }
+
+    /// Builds the label index of one sealed segment, if the last one is long enough ago.
+    fn label_one(&self, now_ns: u64) {
+        if now_ns < self.upkeep.lock().label_at_ns {
+            return;
+        }
+        let Some((partition, segment)) = self.shared.unlabelled.lock().pop_front() else { return };
+        // Removed meanwhile, with its topic or by retention.
+        let (Some(partition), Some(segment)) = (partition.upgrade(), segment.upgrade()) else {
+            return;
+        };
+        match partition.label(&segment) {
+            Ok(bytes) => {
+                let pause_ns = bytes.saturating_mul(1_000_000_000) / LABEL_BYTES_PER_S;
+                self.upkeep.lock().label_at_ns = now_ns.saturating_add(pause_ns);
+            }
+            // Who needs it builds it, or meets the same error and tells.
+            Err(error) => tracing::debug!(?partition, %error, "no label index"),
         }
     }
 

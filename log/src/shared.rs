@@ -10,15 +10,17 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::metadata::DirectoryNumber;
 use crate::partition::replica::Leadership;
-use crate::segment::Key;
 use crate::segment::files::Files;
 use crate::segment::indexes::Indexes;
+use crate::segment::label_indexes::LabelIndexes;
+use crate::segment::labels::Labeller;
+use crate::segment::{Key, Segment};
 use crate::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -30,6 +32,7 @@ const DAMAGE_MAX: usize = 100;
 pub(crate) struct Common {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) labeller: Option<Labeller>,
     /// Counts movements of positions, holds and metadata, wherever they are.
     pub(crate) moved: watch::Sender<u64>,
     /// The log is being closed: no more appends and commands. Looked at under the lock of what it guards.
@@ -37,8 +40,12 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
-        Self { disk, clock, moved: watch::Sender::new(0), closing: Arc::default() }
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        labeller: Option<Labeller>,
+    ) -> Self {
+        Self { disk, clock, labeller, moved: watch::Sender::new(0), closing: Arc::default() }
     }
 }
 
@@ -64,6 +71,9 @@ pub(crate) struct Shared {
     pub(crate) absent_since: AtomicU64,
     pub(crate) files: Files,
     pub(crate) indexes: Indexes,
+    pub(crate) labels: LabelIndexes,
+    /// Sealed segments that wait for their label index.
+    pub(crate) unlabelled: Mutex<VecDeque<(Weak<Partition>, Weak<Segment>)>>,
     pub(crate) queue: Queue,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
@@ -175,6 +185,8 @@ impl Shared {
             disk: Arc::clone(&common.disk),
             clock: Arc::clone(&common.clock),
             indexes: Indexes::new(Arc::clone(&common.disk)),
+            labels: LabelIndexes::new(Arc::clone(&common.disk), common.labeller),
+            unlabelled: Mutex::default(),
             committed_sequence: AtomicU64::new(0),
             absent_since: AtomicU64::new(0),
             queue: Queue::default(),
@@ -270,6 +282,7 @@ impl Shared {
     pub(crate) fn forget_segment(&self, key: Key) {
         self.files.forget(key);
         self.indexes.forget(key);
+        self.labels.forget(key);
     }
 }
 

@@ -49,6 +49,8 @@ pub struct LogStats {
     pub indexes_loaded: u64,
     /// Sealed segments whose offset and time indexes were made anew because the stored ones were missing or wrong.
     pub indexes_rebuilt: u64,
+    /// Label indexes built since the start, after sealing or because a reader found none that was right.
+    pub label_indexes_built: u64,
     /// Each data directory, by number; then configured paths that are not used.
     pub directories: Vec<DirectoryStats>,
 }
@@ -111,6 +113,7 @@ impl LogStats {
         self.open_files += shared.files.count() as u64;
         self.indexes_loaded += shared.indexes.count() as u64;
         self.indexes_rebuilt += get(&shared.indexes.rebuilt);
+        self.label_indexes_built += get(&shared.labels.built);
         self.directories.push(DirectoryStats {
             path: shared.path.clone(),
             number: Some(shared.number.get()),

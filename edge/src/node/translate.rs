@@ -22,6 +22,7 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         uncommitted_bytes_max: storage.uncommitted_bytes_max,
         tail_bytes_max: storage.tail_bytes_max,
         memory_sync: storage.memory_sync,
+        labeller: Some(headwater_bridge::record::LABELLER),
         open_files_max: storage
             .open_files_max
             .map_or_else(descriptors::segment_files, u64::from)

@@ -48,6 +48,7 @@ async fn main() -> anyhow::Result<()> {
         tail_bytes_max: 32 << 20,
         memory_sync: Duration::from_secs(1),
         open_files_max: 256,
+        labeller: None,
         topics_max: 1_000,
         partitions_max: 10_000,
         max_bytes: None,

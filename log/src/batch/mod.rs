@@ -28,7 +28,7 @@ mod tests;
 pub(crate) mod varint;
 
 pub use builder::{BatchBuilder, Seal};
-pub use records::{Records, records};
+pub use records::{RecordView, Records, records};
 
 use crate::{LeaderEpoch, Offset};
 use compression::{Codec, Compression};

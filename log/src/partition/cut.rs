@@ -192,6 +192,6 @@ impl Partition {
         self.shared.forget_segment(segment.key());
         remove_hints(&*self.shared.disk, &self.folder, segment.base())?;
         file.truncate(byte)?;
-        Ok(Arc::new(Segment::from_entry(&entry)))
+        Ok(Arc::new(Segment::from_entry(&entry, false)))
     }
 }

@@ -13,6 +13,7 @@ mod commit;
 mod cut;
 pub(crate) mod epochs;
 mod hold;
+mod labels;
 mod lookup;
 pub(crate) mod producers;
 mod read;
@@ -23,6 +24,7 @@ mod writer;
 
 pub(crate) use commit::Taken;
 pub use hold::Hold;
+pub use labels::Labelled;
 pub use replica::{ReplicaError, Role, Truncated};
 pub(crate) use writer::PlanError;
 

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 impl ReadLimit {
-    fn of(self, positions: &Positions) -> Offset {
+    pub(super) fn of(self, positions: &Positions) -> Offset {
         match self {
             Self::HighWatermark => positions.high_watermark,
             Self::LastStable => positions.last_stable,
@@ -49,7 +49,7 @@ impl Partition {
         Ok(ReadOutcome { batches, positions, next })
     }
 
-    fn check(&self, state: &State, offset: Offset) -> Result<Positions, ReadError> {
+    pub(super) fn check(&self, state: &State, offset: Offset) -> Result<Positions, ReadError> {
         if self.condition() == Condition::Deleted {
             return Err(ReadError::Deleted);
         }
@@ -119,7 +119,8 @@ impl Partition {
         let segments = self.segments.read();
         let next = segments.partition_point(|s| s.base() <= offset);
         let segment = segments.get(next.checked_sub(1)?)?;
-        Some((Arc::clone(segment), segments.get(next).map(|s| s.base())))
+        let behind = segments.get(next).filter(|_| segment.is_sealed()).map(|s| s.base());
+        Some((Arc::clone(segment), behind))
     }
 
     /// Runs `read` on an open segment. A segment that retention has just removed shows as out of range.

@@ -55,8 +55,9 @@ impl Partition {
         let entry = entry.unwrap_or_default();
         let start = entry.log_start;
         let end = Offset::new(entry.end).unwrap_or_default();
-        let segments: Vec<_> =
-            entry.segments.iter().map(|s| Arc::new(Segment::from_entry(s))).collect();
+        let last = entry.segments.len().saturating_sub(1);
+        let sealed = |(i, s)| Arc::new(Segment::from_entry(s, i < last));
+        let segments: Vec<_> = entry.segments.iter().enumerate().map(sealed).collect();
         let planned = segments.last().map_or(0, |s| s.written());
         let newest = segments.last().map_or(Offset::ZERO, |s| s.base());
         let mut writer = Writer::resumed(planned, !segments.is_empty(), newest);

@@ -253,13 +253,14 @@ impl Partition {
     }
 
     /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its indexes.
-    fn seal(&self, segment: &Segment) -> io::Result<()> {
+    fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
         match self.open_segment(segment) {
             // Found missing by recovery, which has said so.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?.truncate(segment.written())?,
         }
         self.shared.indexes.seal(segment, &self.folder);
+        self.label_later(segment);
         Ok(())
     }
 

@@ -52,7 +52,8 @@ pub(crate) fn open(
         (options.journal_file_bytes / BLOCK_BYTES * BLOCK_BYTES).max(JOURNAL_FILE_BYTES_MIN);
     // With one file alone no cycle could be written while a checkpoint runs.
     options.journal_files = options.journal_files.max(2);
-    let opening = Opening::gather(options, Common::new(disk, clock))?;
+    let common = Common::new(disk, clock, options.labeller);
+    let opening = Opening::gather(options, common)?;
     let (engine, mut report) = opening.run()?;
     let took = engine.node.common.clock.monotonic_ns().saturating_sub(began);
     report.took = Duration::from_nanos(took);

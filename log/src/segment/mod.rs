@@ -17,6 +17,8 @@ pub(crate) mod cache;
 pub(crate) mod files;
 pub(crate) mod index;
 pub(crate) mod indexes;
+pub(crate) mod label_indexes;
+pub(crate) mod labels;
 pub(crate) mod read;
 pub(crate) mod scan;
 
@@ -60,7 +62,9 @@ pub(crate) struct Segment {
     sealed: AtomicBool,
     /// Compacted: offsets may have holes.
     sparse: AtomicBool,
-    /// Another has its name, or will: no hint of it is written any more. Set under the lock of `growing`.
+    /// Held by who makes its label index.
+    labelling: Mutex<()>,
+    /// Another has its name, or will: no hint of it is written any more. Set under both locks.
     retired: AtomicBool,
 }
 
@@ -90,11 +94,13 @@ impl Segment {
             growing: Mutex::new(Some(Growing::default())),
             sealed: AtomicBool::new(false),
             sparse: AtomicBool::new(false),
+            labelling: Mutex::default(),
             retired: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn from_entry(entry: &SegmentEntry) -> Self {
+    /// As the catalog knows it; `sealed`: all but the last.
+    pub(crate) fn from_entry(entry: &SegmentEntry, sealed: bool) -> Self {
         Self {
             key: Key::next(),
             base: Offset::new(entry.base).unwrap_or_default(),
@@ -106,8 +112,9 @@ impl Segment {
                 last_append_ms: entry.last_append_ms,
             }),
             growing: Mutex::new(None),
-            sealed: AtomicBool::new(false),
+            sealed: AtomicBool::new(sealed),
             sparse: AtomicBool::new(false),
+            labelling: Mutex::default(),
             retired: AtomicBool::new(false),
         }
     }
@@ -146,7 +153,7 @@ impl Segment {
         times.last_append_ms = times.last_append_ms.max(now_ms);
     }
 
-    /// Whether it was sealed by this process.
+    /// Whether it is wholly written, and will not grow any more.
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
     }
@@ -161,9 +168,16 @@ impl Segment {
     }
 
     /// Compaction has replaced it: holes between its offsets are legal from here on.
-    #[expect(dead_code, reason = "compaction calls it")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "compaction calls it"))]
     pub(crate) fn set_sparse(&self) {
         self.sparse.store(true, Ordering::Release);
+    }
+
+    /// As if compaction had left so many bytes.
+    #[cfg(test)]
+    pub(crate) fn shrink_for_test(&self, bytes: u64) {
+        self.written.store(bytes, Ordering::Release);
+        self.growing.lock().take();
     }
 
     /// Whether another segment has taken its name.
@@ -174,7 +188,8 @@ impl Segment {
     /// Lets no hint of it be written from here on: another segment takes its name.
     pub(crate) fn retire(&self) {
         // Whoever writes one now ends first.
-        let _one = self.growing.lock();
+        let _labels = self.labelling.lock();
+        let _indexes = self.growing.lock();
         self.retired.store(true, Ordering::Release);
     }
 

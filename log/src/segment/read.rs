@@ -261,6 +261,39 @@ impl Reading<'_> {
         Ok(max)
     }
 
+    /// Shows all batches, in order, until `look` has enough. What is damaged shows as a hole between one's end and the next's
+    /// beginning.
+    pub(crate) fn batches(&self, mut look: impl FnMut(At) -> io::Result<bool>) -> io::Result<()> {
+        let sparse = self.segment.is_sparse();
+        let mut scan = Scan::new(self.file, 0, self.segment.written());
+        let base = self.segment.base().get();
+        let mut expected = Some(base);
+        let mut next = base;
+        while let Some(step) = scan.next()? {
+            let fits = |at: &At| {
+                let found = at.header.base_offset;
+                found >= next && (sparse || expected.is_none_or(|expected| found == expected))
+            };
+            match step {
+                Ok(at) if fits(&at) => {
+                    next = at.header.last_offset() + 1;
+                    expected = Some(next);
+                    if !look(at)? {
+                        break;
+                    }
+                }
+                step => {
+                    if let Ok(at) = step {
+                        scan.seek(at.byte);
+                    }
+                    expected = None;
+                    scan.resync(next)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The byte where the batch with `offset` begins, to within one index interval.
     pub(crate) fn byte_of(&self, offset: Offset) -> io::Result<u64> {
         self.begin_by_offset(offset)

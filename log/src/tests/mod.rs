@@ -2,6 +2,7 @@
 
 mod faults;
 mod life;
+mod lookup;
 mod replica;
 
 use crate::clock::{Clock, SystemClock};
@@ -26,6 +27,7 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         tail_bytes_max: 1 << 20,
         memory_sync: Duration::from_secs(1),
         open_files_max: 256,
+        labeller: None,
         topics_max: 100,
         partitions_max: 1000,
         max_bytes: None,

@@ -70,6 +70,7 @@ impl Harness {
             tail_bytes_max: 8 << 20,
             memory_sync: Duration::from_secs(1),
             open_files_max: 256,
+            labeller: None,
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,
