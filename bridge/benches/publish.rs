@@ -36,6 +36,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         memory_sync: config.storage.memory_sync,
         open_files_max: 256,
         labeller: None,
+        producer_id_expiration: config.storage.producer_id_expiration,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,

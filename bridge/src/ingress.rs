@@ -482,7 +482,9 @@ fn refusal(error: &AppendError) -> Refusal {
         | AppendError::Busy
         | AppendError::Corrupt(_)
         | AppendError::OutOfOrderSequence { .. }
-        | AppendError::ProducerFenced { .. } => Refusal::Offline,
+        | AppendError::ProducerFenced { .. }
+        | AppendError::InvalidTransaction { .. }
+        | AppendError::CoordinatorFenced { .. } => Refusal::Offline,
     }
 }
 

@@ -233,6 +233,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         memory_sync: config.storage.memory_sync,
         open_files_max: 256,
         labeller: Some(crate::record::LABELLER),
+        producer_id_expiration: config.storage.producer_id_expiration,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,

@@ -146,6 +146,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Segment files kept open, whatever the number of partitions. Left out: a quarter of what the system lets the process open."),
     key("storage", "memory_sync", Time(10, HOUR, None), Default("1s"),
         "How often topics with durability \"memory\" are synced."),
+    key("storage", "producer_id_expiration", Time(60 * SECOND, YEARS_100, None), Default("1d"),
+        "Idempotent and transactional producers are forgotten after so long without a record."),
     key("storage", "uncommitted_bytes_max", Bytes(MIB, 4 * GIB, None), Default("32MiB"),
         "Bytes that may be appended and not yet committed; above it producers wait."),
     key("storage", "tail_bytes_max", Bytes(0, 16 * GIB, None), Default("32MiB"),

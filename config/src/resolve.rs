@@ -136,6 +136,7 @@ fn resolve_storage(v: &Values) -> Storage {
         journal_files: count(v, "journal_files"),
         memory_sync: time(v, "memory_sync"),
         open_files_max: v.integer("open_files_max").and_then(|n| u32::try_from(n).ok()),
+        producer_id_expiration: time(v, "producer_id_expiration"),
         uncommitted_bytes_max: size(v, "uncommitted_bytes_max"),
         tail_bytes_max: size(v, "tail_bytes_max"),
     }

@@ -58,6 +58,8 @@ pub struct Storage {
     pub memory_sync: Duration,
     /// Segment files kept open; `None` follows from what the system allows.
     pub open_files_max: Option<u32>,
+    /// Idempotent producers are forgotten after so long without a record.
+    pub producer_id_expiration: Duration,
     /// Bytes appended and not committed, at most.
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, at most.

@@ -15,12 +15,12 @@
 //!
 //! Per partition: handle u64; flags u8 (1: `memory` durability, 2: offline); log start i64; end i64; node's next sequence i32;
 //! u32 count of segments: base i64, bytes u64, max timestamp i64, base offset of the batch that has it i64, last append (log
-//! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64; u32 count of producers: id i64, epoch i16, next sequence
-//! i32 (-1 unknown), last timestamp i64, u8 count of batches: first and last sequence i32, leader epoch i32, first and last offset i64.
-//! From version 2 on follows a u32 length and so many bytes of sections: u8 tag, u32 length, content. An empty one is left out.
+//! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64. In version 1 the table of producers follows
+//! (`partition::producers::encoding`). From version 2 on: u32 length, and so many bytes of sections, u8 tag, u32 length, content:
 //!
 //! | tag | content |
 //! |---|---|
+//! | 1 transactions | producers (`partition::producers::encoding`); u32 count of segments with aborted transactions, of each: base i64, then as in `segment::txnindex` |
 //! | 2 replica | of a replicated partition: leadership, 16 bytes as in the journal (`partition::replica`); u64 cycle of the last truncation that the entry has behind it |
 //!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
@@ -33,6 +33,7 @@ use crate::log::OpenError;
 use crate::partition::epochs::Epochs;
 use crate::partition::producers::Producers;
 use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
+use crate::segment::txnindex::Aborted;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
@@ -48,6 +49,7 @@ const FLAG_CLEAN: u8 = 1;
 const FLAG_MEMORY: u8 = 1;
 const FLAG_OFFLINE: u8 = 2;
 
+const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
 
 /// A segment as the catalog knows it.
@@ -73,6 +75,8 @@ pub(crate) struct PartitionEntry {
     pub(crate) segments: Vec<SegmentEntry>,
     pub(crate) epochs: Epochs,
     pub(crate) producers: Producers,
+    /// Aborted transactions of the segments that have any, by base offset.
+    pub(crate) aborted: Vec<(i64, Aborted)>,
     /// Of a replicated partition.
     pub(crate) leadership: Option<Leadership>,
     /// The journal's truncations up to this cycle are done: batches before it are in the entry, or gone.
@@ -141,7 +145,7 @@ impl Catalog {
         let count = f.count(41)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
-            partitions.push(PartitionEntry::decode(&mut f, head.version)?);
+            partitions.push(PartitionEntry::decode(&mut f, head.version, log_clock_ms)?);
         }
         let sequence = head.sequence;
         f.rest().is_empty().then_some(Self {
@@ -236,6 +240,9 @@ impl PartitionEntry {
     /// What came with version 2: (tag, content) each.
     fn sections(&self) -> Vec<(u8, Vec<u8>)> {
         let mut sections = Vec::new();
+        if !self.producers.is_empty() || !self.aborted.is_empty() {
+            sections.push((SECTION_TRANSACTIONS, self.encode_transactions()));
+        }
         if let Some(leadership) = &self.leadership {
             let mut content = Vec::with_capacity(LEADERSHIP_BYTES + 8);
             leadership.encode(&mut content);
@@ -245,10 +252,30 @@ impl PartitionEntry {
         sections
     }
 
+    fn encode_transactions(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.producers.encode(&mut out);
+        out.put_u32(self.aborted.len() as u32);
+        for (base, aborted) in &self.aborted {
+            out.put_i64(*base);
+            aborted.encode(&mut out);
+        }
+        out
+    }
+
+    fn read_transactions(&mut self, f: &mut Fields<'_>) -> Option<()> {
+        self.producers = Producers::decode(f)?;
+        for _ in 0..f.count(17)? {
+            self.aborted.push((f.i64()?, Aborted::decode(f)?));
+        }
+        Some(())
+    }
+
     /// A tag that is not known is a later version's, which would have said so in the head: the catalog is damaged then.
     fn read_section(&mut self, tag: u8, content: &[u8]) -> Option<()> {
         let mut f = Fields::new(content);
         match tag {
+            SECTION_TRANSACTIONS => self.read_transactions(&mut f)?,
             SECTION_REPLICA => {
                 self.leadership = Some(Leadership::decode(&mut f)?);
                 self.truncated_in = f.u64()?;
@@ -275,7 +302,6 @@ impl PartitionEntry {
             out.put_i64(segment.first_append_ms);
         }
         self.epochs.encode(out);
-        self.producers.encode(out);
         let sections = self.sections();
         out.put_u32(sections.iter().map(|(_, content)| content.len() as u32 + 5).sum());
         for (tag, content) in &sections {
@@ -285,7 +311,7 @@ impl PartitionEntry {
         }
     }
 
-    fn decode(f: &mut Fields<'_>, version: u32) -> Option<Self> {
+    fn decode(f: &mut Fields<'_>, version: u32, log_clock_ms: i64) -> Option<Self> {
         let handle = f.u64()?;
         let flags = f.u8()?;
         let (log_start, end, node_sequence) = (f.i64()?, f.i64()?, f.i32()?);
@@ -316,11 +342,14 @@ impl PartitionEntry {
             node_sequence,
             segments,
             epochs: Epochs::decode(f)?,
-            producers: Producers::decode(f)?,
+            producers: Producers::default(),
+            aborted: Vec::new(),
             leadership: None,
             truncated_in: 0,
         };
-        if version >= 2 {
+        if version == 1 {
+            entry.producers = Producers::decode_version_1(f, log_clock_ms)?;
+        } else {
             let length = f.u32()? as usize;
             let mut sections = Fields::new(f.take(length)?);
             while !sections.rest().is_empty() {

@@ -30,8 +30,10 @@ mod threads;
 pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 pub use log::{Log, LogOptions, OpenError, Recovery, Running, Topic};
 pub use partition::{
-    AckPoint, AppendError, Appended, Hold, Labelled, Loss, OffsetAndTimestamp, Partition,
+    AckPoint, AppendError, Appended, Hold, Labelled, Loss, OffsetAndTimestamp, Origin, Partition,
     Positions, Producer, ReadError, ReadLimit, ReadOutcome, ReplicaError, Role, Settled, Truncated,
+    VerificationGuard,
 };
 pub use segment::labels::{LabelHash, Labeller};
+pub use segment::txnindex::AbortedTransaction;
 pub use stats::{DirectoryStats, LogStats};

@@ -39,6 +39,9 @@ pub struct LogOptions {
     pub labeller: Option<Labeller>,
     /// Segment files kept open over all directories; those in use at a moment count on top.
     pub open_files_max: usize,
+    /// Idempotent and transactional producers that wrote nothing for so long are forgotten, on the log clock, unless a
+    /// transaction of theirs is open.
+    pub producer_id_expiration: Duration,
     /// Limit on topics, internal ones not counted.
     pub topics_max: u32,
     /// Limit on partitions, internal ones not counted.

@@ -83,6 +83,7 @@ pub(crate) struct Upkeep {
     sweep: bool,
     memory_synced_ns: u64,
     retained_ns: u64,
+    expired_ns: u64,
     /// Since when there has been something to checkpoint.
     dirty_since_ns: Option<u64>,
     /// No label index is built before this.
@@ -93,6 +94,8 @@ pub(crate) struct Upkeep {
 const RETENTION_INTERVAL_NS: u64 = 5_000_000_000;
 /// Label indexes are built from so many bytes of log per second, so that the disk is there for others.
 const LABEL_BYTES_PER_S: u64 = 64 << 20;
+/// Producers that may have expired are looked for this often.
+const EXPIRY_INTERVAL_NS: u64 = 60_000_000_000;
 /// A directory that was written to is checkpointed at least this often, so that a start has little to replay.
 const CHECKPOINT_INTERVAL_NS: u64 = 60_000_000_000;
 
@@ -102,6 +105,7 @@ impl Upkeep {
             sweep: true,
             memory_synced_ns: 0,
             retained_ns: 0,
+            expired_ns: 0,
             dirty_since_ns: None,
             label_at_ns: 0,
         }
@@ -126,13 +130,17 @@ impl Directory {
         // the commit thread takes the first, and `upkeep`, in each of its cycles.
         let committed = self.mark.lock().cycle;
         let covered = self.checkpointer.lock().cycle;
-        let (sweep, sync, retain, checkpoint) = {
+        let (sweep, sync, retain, expire, checkpoint) = {
             let mut upkeep = self.upkeep.lock();
             let due = |at: u64, every: u64| at == 0 || now.saturating_sub(at) >= every;
             let sync_every =
                 u64::try_from(self.node.options.memory_sync.as_nanos()).unwrap_or(u64::MAX);
             let sync = due(upkeep.memory_synced_ns, sync_every);
             let retain = due(upkeep.retained_ns, RETENTION_INTERVAL_NS);
+            let expire = due(upkeep.expired_ns, EXPIRY_INTERVAL_NS);
+            if expire {
+                upkeep.expired_ns = now.max(1);
+            }
             if sync {
                 upkeep.memory_synced_ns = now.max(1);
             }
@@ -145,7 +153,7 @@ impl Directory {
             upkeep.dirty_since_ns = dirty.then(|| since.unwrap_or(now));
             let checkpoint =
                 since.is_some_and(|at| now.saturating_sub(at) >= CHECKPOINT_INTERVAL_NS);
-            (std::mem::take(&mut upkeep.sweep), sync, retain, checkpoint)
+            (std::mem::take(&mut upkeep.sweep), sync, retain, expire, checkpoint)
         };
         if sweep {
             self.sweep();
@@ -157,6 +165,9 @@ impl Directory {
         if retain {
             self.partitions().iter().for_each(|p| p.journal_high_watermark());
             self.retain();
+        }
+        if expire {
+            self.expire_producers();
         }
         if checkpoint {
             self.ask_checkpoint();
@@ -182,6 +193,14 @@ impl Directory {
             // Who needs it builds it, or meets the same error and tells.
             Err(error) => tracing::debug!(?partition, %error, "no label index"),
         }
+    }
+
+    /// Forgets producers that have been silent for too long. No record of it is needed: what a crash brings back expires again.
+    fn expire_producers(&self) {
+        let after = self.node.options.producer_id_expiration.as_millis();
+        let after_ms = i64::try_from(after).unwrap_or(i64::MAX);
+        let expired: usize = self.partitions().iter().map(|p| p.expire_producers(after_ms)).sum();
+        self.shared.counters.producers_expired.fetch_add(expired as u64, Ordering::Relaxed);
     }
 
     fn probe_full(&self) {

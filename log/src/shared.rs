@@ -14,6 +14,7 @@ use crate::segment::files::Files;
 use crate::segment::indexes::Indexes;
 use crate::segment::label_indexes::LabelIndexes;
 use crate::segment::labels::Labeller;
+use crate::segment::txnindex::Lists;
 use crate::segment::{Key, Segment};
 use crate::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) labels: LabelIndexes,
     /// Sealed segments that wait for their label index.
     pub(crate) unlabelled: Mutex<VecDeque<(Weak<Partition>, Weak<Segment>)>>,
+    pub(crate) aborted: Lists,
     pub(crate) queue: Queue,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
@@ -149,6 +151,7 @@ pub(crate) struct Counters {
     pub(crate) journal_size_bytes: AtomicU64,
     pub(crate) ring_waits: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) producers_expired: AtomicU64,
     pub(crate) partitions_full: AtomicUsize,
 }
 
@@ -187,6 +190,7 @@ impl Shared {
             indexes: Indexes::new(Arc::clone(&common.disk)),
             labels: LabelIndexes::new(Arc::clone(&common.disk), common.labeller),
             unlabelled: Mutex::default(),
+            aborted: Lists::default(),
             committed_sequence: AtomicU64::new(0),
             absent_since: AtomicU64::new(0),
             queue: Queue::default(),
@@ -283,6 +287,7 @@ impl Shared {
         self.files.forget(key);
         self.indexes.forget(key);
         self.labels.forget(key);
+        self.aborted.forget(key);
     }
 }
 

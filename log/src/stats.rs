@@ -3,6 +3,7 @@
 //! Invariant: reading them takes no lock that a commit holds over a system call.
 //! Neighbours: `shared` counts; the process makes metrics and health of it.
 
+use crate::Partition;
 use crate::engine::Engine;
 use crate::shared::Shared;
 use std::path::PathBuf;
@@ -51,6 +52,14 @@ pub struct LogStats {
     pub indexes_rebuilt: u64,
     /// Label indexes built since the start, after sealing or because a reader found none that was right.
     pub label_indexes_built: u64,
+    /// Idempotent and transactional producers remembered, in all partitions together.
+    pub producers: u64,
+    /// Producers forgotten because they had been silent for too long.
+    pub producers_expired: u64,
+    /// Open transactions, one per partition that they have written to.
+    pub open_transactions: u64,
+    /// Milliseconds since the open transaction that waits longest was last written to, on the log clock; zero with none open.
+    pub oldest_transaction_ms: u64,
     /// Each data directory, by number; then configured paths that are not used.
     pub directories: Vec<DirectoryStats>,
 }
@@ -69,10 +78,21 @@ pub struct DirectoryStats {
 }
 
 impl LogStats {
+    /// Adds what the partitions know of their producers.
+    fn add_producers(&mut self, partition: &Partition) {
+        let (producers, open, waits_ms) = partition.transaction_figures();
+        self.producers += producers as u64;
+        self.open_transactions += open as u64;
+        self.oldest_transaction_ms = self.oldest_transaction_ms.max(waits_ms);
+    }
+
     pub(crate) fn of(engine: &Engine) -> Self {
         let mut all = Self::default();
         for shared in &engine.node.directories {
             all.add(shared);
+        }
+        for partition in engine.node.partitions() {
+            all.add_producers(&partition);
         }
         if all.directories.iter().all(|d| d.offline.is_some()) {
             all.offline = all.directories.first().and_then(|d| d.offline.clone());
@@ -107,6 +127,7 @@ impl LogStats {
         let oldest_ns = shared.queue.oldest_ns(shared.clock.monotonic_ns());
         self.oldest_uncommitted_ns = self.oldest_uncommitted_ns.max(oldest_ns);
         self.checkpoints += get(&c.checkpoints);
+        self.producers_expired += get(&c.producers_expired);
         self.damage.extend(shared.damage());
         let disk_full = c.partitions_full.load(Ordering::Relaxed) > 0;
         self.disk_full |= disk_full;

@@ -28,6 +28,7 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
             .map_or_else(descriptors::segment_files, u64::from)
             .try_into()
             .unwrap_or(usize::MAX),
+        producer_id_expiration: storage.producer_id_expiration,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: match storage.max_bytes {

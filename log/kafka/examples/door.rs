@@ -49,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
         memory_sync: Duration::from_secs(1),
         open_files_max: 256,
         labeller: None,
+        producer_id_expiration: Duration::from_secs(86_400),
         topics_max: 1_000,
         partitions_max: 10_000,
         max_bytes: None,

@@ -22,6 +22,7 @@
 
 mod builder;
 pub mod compression;
+pub mod marker;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -211,14 +212,27 @@ impl BatchHeader {
         if self.last_offset_delta != self.record_count - 1 {
             return refused("last offset delta does not match the record count");
         }
+        if self.producer_id >= 0 && self.base_sequence < 0 {
+            return refused("producer id without a sequence");
+        }
+        self.check_from_coordinator()
+    }
+
+    /// As [`BatchHeader::check_from_client`], for what a group coordinator writes within a producer's transaction: no
+    /// sequence is asked for.
+    ///
+    /// # Errors
+    /// [`BatchError::Refused`].
+    pub fn check_from_coordinator(&self) -> Result<(), BatchError> {
+        let refused = |why| Err(BatchError::Refused(why));
         if self.is_control() {
             return refused("clients may not write control batches");
         }
         if self.producer_id < -1 {
             return refused("producer id is below -1");
         }
-        if self.producer_id >= 0 && (self.producer_epoch < 0 || self.base_sequence < 0) {
-            return refused("producer id without epoch and sequence");
+        if self.producer_id >= 0 && self.producer_epoch < 0 {
+            return refused("producer id without an epoch");
         }
         if self.producer_id < 0 && self.is_transactional() {
             return refused("transactional batch without a producer id");
@@ -310,7 +324,7 @@ pub fn place(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
 }
 
 /// Replaces what lies outside or inside the CRC for a batch that goes to another cluster, in place.
-/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime bit cleared, CRC made anew.
+/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime and transactional bits cleared, CRC made anew.
 /// The leader epoch becomes -1, which is what a client sends.
 ///
 /// # Panics
@@ -320,7 +334,9 @@ pub fn readdress(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_s
     let batch = &mut batch[..size];
     batch[..8].copy_from_slice(&0i64.to_be_bytes());
     batch[12..16].copy_from_slice(&(-1i32).to_be_bytes());
-    let attributes = i16::from_be_bytes([batch[21], batch[22]]) & !ATTRIBUTE_LOG_APPEND_TIME;
+    // Sent outside of any transaction of the target: a source's transaction is decided here before it is sent there.
+    let dropped = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL;
+    let attributes = i16::from_be_bytes([batch[21], batch[22]]) & !dropped;
     batch[21..23].copy_from_slice(&attributes.to_be_bytes());
     batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
     batch[51..53].copy_from_slice(&producer_epoch.to_be_bytes());

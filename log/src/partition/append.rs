@@ -2,13 +2,15 @@
 //!
 //! From bridge and the Kafka door; to the commit queue. Invariant: an append that returns an error has stored nothing.
 
-use super::producers::Sequence;
+use super::producers::{Origin, Sequence};
 use super::state::State;
 use super::{AppendError, Appended, Condition, Partition, Role};
-use crate::batch::{self, BatchBuilder, BatchError, sequence_plus};
+use crate::batch::marker::EndTransaction;
+use crate::batch::{self, BatchBuilder, BatchError, BatchHeader, sequence_plus};
 use crate::record::RecordParts;
 use crate::{Offset, Position};
 use bytes::BytesMut;
+use parking_lot::MutexGuard;
 use std::sync::atomic::Ordering;
 
 /// An open batch is sealed at this size, however much larger the topic allows one record to be.
@@ -58,38 +60,73 @@ impl Partition {
     }
 
     /// Appends one batch made by a Kafka client. Checks what Kafka's broker checks, assigns offset and epoch in place.
+    /// A transactional batch begins a transaction where none is open: [`Partition::append_batch_from`] makes sure that its
+    /// coordinator knows of it.
     ///
     /// # Errors
     /// [`AppendError`]; nothing is stored then.
     pub fn append_batch(&self, batch: BytesMut) -> Result<Appended, AppendError> {
+        self.append_batch_from(batch, Origin::Client)
+    }
+
+    /// [`Partition::append_batch`] for a batch of which more is known.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing is stored then.
+    pub fn append_batch_from(
+        &self,
+        batch: BytesMut,
+        origin: Origin,
+    ) -> Result<Appended, AppendError> {
         let limit_bytes = self.batch_bytes_max.load(Ordering::Relaxed);
         if batch.len() > limit_bytes {
             return Err(AppendError::TooLarge { size_bytes: batch.len(), limit_bytes });
         }
         let header = batch::verify(&batch)?;
-        header.check_from_client()?;
+        match origin {
+            Origin::Coordinator => header.check_from_coordinator()?,
+            Origin::Client | Origin::Verified(_) => header.check_from_client()?,
+        }
         if header.size_bytes() != batch.len() {
             return Err(BatchError::Field("batchLength").into());
         }
-        let mut batch = check_records(batch)?;
-        let mut state = self.state.lock();
+        let batch = check_records(batch)?;
+        let state = self.state.lock();
         self.check_leads()?;
-        if let Sequence::Duplicate(base, last) = state.producers.check(&header)? {
-            return Ok(Appended { base, last, duplicate: true });
+        if let Sequence::Duplicate(base, last) = state.check_producer(&header, origin)? {
+            // In the epoch that the original was appended in: who repeats it waits for the original.
+            let epoch = state.epochs.of(base).unwrap_or_default();
+            let at = |offset| Position { epoch, offset };
+            return Ok(Appended { base: at(base), last: at(last), duplicate: true });
         }
         self.admit(&state)?;
+        Ok(self.push(state, batch, &header, None))
+    }
+
+    /// Puts a batch that was checked behind all others.
+    pub(super) fn push(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        mut batch: BytesMut,
+        header: &BatchHeader,
+        end: Option<EndTransaction>,
+    ) -> Appended {
         let before = state.waiting_bytes();
         let epoch = self.epoch();
         state.seal(epoch);
         let base = state.end;
         batch::place(&mut batch, base, epoch);
-        state.push_batch(&header, base, batch.freeze());
+        state.push_batch(header, base, batch.freeze());
         state.epochs.appended(epoch, base);
-        state.producers.appended(&header, base, epoch);
+        let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
+        state.note_producer(header, base, end, now_ms);
+        if header.is_transactional() {
+            state.verifications.done(header.producer_id);
+        }
         let last = Offset::new(state.end.get() - 1).unwrap_or(base);
         self.appended(state, before);
         let at = |offset| Position { epoch, offset };
-        Ok(Appended { base: at(base), last: at(last), duplicate: false })
+        Appended { base: at(base), last: at(last), duplicate: false }
     }
 
     /// Whether clients append here. With the state locked.
@@ -125,11 +162,7 @@ impl Partition {
     }
 
     /// Publishes the new log end and joins the commit queue.
-    pub(super) fn appended(
-        &self,
-        mut state: parking_lot::MutexGuard<'_, State>,
-        before_bytes: usize,
-    ) {
+    pub(super) fn appended(&self, mut state: MutexGuard<'_, State>, before_bytes: usize) {
         let grown = state.waiting_bytes().saturating_sub(before_bytes);
         self.shared.uncommitted_bytes.fetch_add(grown, Ordering::Relaxed);
         self.points.log_end.store(state.end.get(), Ordering::Release);

@@ -117,6 +117,7 @@ impl Partition {
             self.points.written.fetch_max(end.get(), Ordering::AcqRel);
             self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
             self.show(end);
+            state.producers.settle(self.high_watermark());
         }
         state.pending_bytes
     }
@@ -125,6 +126,7 @@ impl Partition {
     pub(crate) fn publish_written(&self, end: Offset) {
         self.points.written.fetch_max(end.get(), Ordering::AcqRel);
         self.show(end);
+        self.state.lock().producers.settle(self.high_watermark());
     }
 
     /// Moves the high watermark of a partition that is alone.
@@ -143,6 +145,7 @@ impl Partition {
             return;
         }
         let bytes = state.cut();
+        state.refold(&writer.producers, self.shared.log_clock_ms.load(Ordering::Relaxed));
         self.unplan(&mut writer, &state);
         state.probe_at_ns = self.shared.clock.monotonic_ns().saturating_add(PROBE_INTERVAL_NS);
         self.shared.uncommitted_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -214,6 +217,9 @@ impl Partition {
         while state.tail.front().is_some_and(|b| b.last < through) {
             bytes += state.tail.pop_front().map_or(0, |b| b.cost_bytes());
         }
+        // Readers of the tail need no list but this one, and only what concerns the tail.
+        let from = state.tail.front().map_or(through, |b| b.base);
+        state.aborted.retain(|txn| txn.last >= from);
         self.shared.tail_bytes.fetch_sub(bytes, Ordering::Relaxed);
         bytes
     }

@@ -30,7 +30,8 @@ pub(super) struct Dropped {
 }
 
 impl State {
-    /// Forgets what was appended at or above `end`, where a batch begins.
+    /// Forgets what was appended at or above `end`, where a batch begins. The producers are put right afterwards:
+    /// [`State::refold`], [`Partition::truncate_producers`].
     pub(super) fn cut_to(&mut self, end: Offset) -> Dropped {
         let waiting_before = self.waiting_bytes();
         let mut tail_bytes = 0;
@@ -55,7 +56,7 @@ impl State {
         self.committed = self.committed.min(end);
         self.flushed = self.flushed.min(end);
         self.epochs.cut(end);
-        self.producers.cut(end);
+        self.aborted.retain(|txn| txn.last < end);
         Dropped { waiting_bytes: waiting_before - self.waiting_bytes(), tail_bytes }
     }
 }
@@ -104,6 +105,8 @@ impl Partition {
         if in_files {
             self.cut_files(&mut writer, to).map_err(|e| format!("truncating {self:?}: {e}"))?;
         }
+        self.truncate_producers(&mut writer, to)
+            .map_err(|e| format!("truncating {self:?}: {e}"))?;
         self.unplan(&mut writer, &self.state.lock());
         if self.is_memory() {
             self.state.lock().replica.uncovered = true;
@@ -135,6 +138,7 @@ impl Partition {
             state.cut_to(to);
         }
         self.cut_files(&mut writer, to)?;
+        self.truncate_producers(&mut writer, to)?;
         self.unplan(&mut writer, &self.state.lock());
         self.publish_replayed();
         Ok(())
@@ -155,9 +159,12 @@ impl Partition {
                 }
             }
         }
+        let kept_count = kept.len();
         let mut kept = kept.to_vec();
         if let Some(last) = kept.last_mut() {
+            let aborted = self.aborted_below(&segments[..kept_count], to)?;
             *last = self.cut_segment(last, gone.first().map(|s| s.base()), to)?;
+            last.set_aborted(aborted);
         }
         writer.dirty.retain(|s| kept.iter().any(|k| k.base() == s.base()));
         writer.dirty.extend(kept.last().cloned());

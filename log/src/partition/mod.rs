@@ -20,16 +20,19 @@ mod read;
 pub(crate) mod replay;
 pub(crate) mod replica;
 mod state;
+mod transactions;
 mod writer;
 
 pub(crate) use commit::Taken;
 pub use hold::Hold;
 pub use labels::Labelled;
+pub use producers::{Origin, VerificationGuard};
 pub use replica::{ReplicaError, Role, Truncated};
 pub(crate) use writer::PlanError;
 
 use crate::metadata::{Durability, TopicSettings};
 use crate::segment::Segment;
+use crate::segment::txnindex::AbortedTransaction;
 use crate::shared::Shared;
 use crate::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 use bytes::Bytes;
@@ -64,6 +67,8 @@ pub struct Partition {
     /// Held over the removal of segment files, which the writer need not wait for; taken before `writer`.
     removal: Mutex<()>,
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// Some segment may hold an abort marker.
+    aborts: AtomicBool,
     holds: Mutex<Vec<(String, Arc<Hold>)>>,
 }
 
@@ -114,7 +119,8 @@ pub struct Positions {
     pub synced: Offset,
     /// Readers see up to here.
     pub high_watermark: Offset,
-    /// Readers of committed data see up to here (no transactions yet: the high watermark).
+    /// Readers of committed data see up to here: where the earliest transaction begins that is open, or whose end lies at or
+    /// above the high watermark; else the high watermark.
     pub last_stable: Offset,
     /// The current leader epoch.
     pub epoch: LeaderEpoch,
@@ -186,7 +192,8 @@ pub struct Appended {
 /// Why an append was refused. Nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The memory for uncommitted bytes is used up: wait until positions move, then try again.
+    /// The memory for uncommitted bytes is used up, or every producer that can be remembered has a transaction open: wait until
+    /// positions move, then try again.
     #[error("append path is full")]
     Busy,
     /// The disk is full: refuse.
@@ -231,6 +238,24 @@ pub enum AppendError {
         current: i16,
         /// Epoch in the batch.
         found: i16,
+    },
+    /// The batch does not belong to an open or verified transaction, or not to the open one (Kafka's INVALID_TXN_STATE).
+    #[error("batch of producer {producer_id} is refused: {reason}")]
+    InvalidTransaction {
+        /// The producer.
+        producer_id: i64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A marker of a coordinator that has a successor (Kafka's TRANSACTION_COORDINATOR_FENCED).
+    #[error("coordinator epoch {found} for producer {producer_id} is fenced by {current}")]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The successor's epoch.
+        current: i32,
+        /// Epoch in the marker.
+        found: i32,
     },
 }
 
@@ -285,6 +310,9 @@ pub struct ReadOutcome {
     pub positions: Positions,
     /// The offset to ask for next.
     pub next: Offset,
+    /// For readers of committed data: the aborted transactions that overlap with what was read. Batches that one of them
+    /// [covers](AbortedTransaction::covers) are to be left out, and control batches.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// The answer of a lookup by timestamp.
@@ -298,17 +326,23 @@ pub struct OffsetAndTimestamp {
     pub epoch: LeaderEpoch,
 }
 
-/// What the log knows of one idempotent producer in one partition (Kafka's DescribeProducers).
+/// What the log knows of one producer in one partition (Kafka's DescribeProducers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producer {
     /// Producer id.
     pub id: i64,
     /// Its epoch.
     pub epoch: i16,
-    /// Sequence of its last record.
+    /// Sequence of its last record; -1 when none is known in its epoch.
     pub last_sequence: i32,
     /// Largest timestamp of its last batch.
     pub last_timestamp_ms: i64,
+    /// Offset of its last record, where one is known in its epoch.
+    pub last_offset: Option<Offset>,
+    /// Epoch of the coordinator that ended its last transaction; -1 before the first.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction.
+    pub open_from: Option<Offset>,
 }
 
 impl Partition {
@@ -342,16 +376,21 @@ impl Partition {
         self.positions_locked(&self.state.lock())
     }
 
-    fn positions_locked(&self, _state: &State) -> Positions {
+    fn positions_locked(&self, state: &State) -> Positions {
         let point = |p: &AtomicI64| Offset::new(p.load(Ordering::Acquire)).unwrap_or_default();
         let high_watermark = point(&self.points.high_watermark);
+        let log_start = point(&self.points.log_start);
+        // What was deleted of an open transaction can never be shown: its rest begins at the log start.
+        let unstable = state.producers.first_unstable(high_watermark);
+        let last_stable =
+            unstable.map_or(high_watermark, |first| first.max(log_start).min(high_watermark));
         Positions {
-            log_start: point(&self.points.log_start),
+            log_start,
             log_end: point(&self.points.log_end),
             written: point(&self.points.written),
             synced: point(&self.points.synced),
             high_watermark,
-            last_stable: high_watermark,
+            last_stable,
             epoch: self.epoch(),
         }
     }

@@ -37,16 +37,33 @@ impl Partition {
     ) -> Result<ReadOutcome, ReadError> {
         let state = self.state.lock();
         let positions = self.check(&state, from)?;
-        let limit = limit.of(&positions);
-        if from >= limit {
-            return Ok(ReadOutcome { batches: Vec::new(), positions, next: from });
+        let end = limit.of(&positions);
+        if from >= end {
+            let (batches, aborted) = (Vec::new(), Vec::new());
+            return Ok(ReadOutcome { batches, positions, next: from, aborted });
         }
-        if let Some((batches, next)) = from_tail(&state, from, limit, bytes_max) {
-            return Ok(ReadOutcome { batches, positions, next });
+        if let Some((batches, next)) = from_tail(&state, from, end, bytes_max) {
+            let aborted = match limit {
+                ReadLimit::HighWatermark => Vec::new(),
+                _ => self.aborted_in_tail(&state, from, next),
+            };
+            return Ok(ReadOutcome { batches, positions, next, aborted });
         }
         drop(state);
-        let (batches, next) = self.read_segments(from, limit, bytes_max)?;
-        Ok(ReadOutcome { batches, positions, next })
+        loop {
+            let segments = self.segments.read().clone();
+            let (batches, next) = self.read_segments(from, end, bytes_max)?;
+            let aborted = match limit {
+                ReadLimit::HighWatermark => Vec::new(),
+                _ => self.aborted(from, next)?,
+            };
+            // A segment that was removed or replaced meanwhile took its list with it.
+            if limit == ReadLimit::HighWatermark
+                || same_segments(&segments, &self.segments.read(), from, next)
+            {
+                return Ok(ReadOutcome { batches, positions, next, aborted });
+            }
+        }
     }
 
     pub(super) fn check(&self, state: &State, offset: Offset) -> Result<Positions, ReadError> {
@@ -172,6 +189,22 @@ impl Partition {
         let state = self.state.lock();
         from >= state.committed || state.tail.front().is_some_and(|b| b.base <= from)
     }
+}
+
+/// Whether the segments that hold `from..next` are the same in both lists.
+fn same_segments(
+    before: &[Arc<Segment>],
+    now: &[Arc<Segment>],
+    from: Offset,
+    next: Offset,
+) -> bool {
+    let held = |all: &[Arc<Segment>]| {
+        let first = all.partition_point(|s| s.base() <= from).saturating_sub(1);
+        let end = all.partition_point(|s| s.base() < next);
+        all.get(first..end).unwrap_or_default().to_vec()
+    };
+    let (before, now) = (held(before), held(now));
+    before.len() == now.len() && before.iter().zip(&now).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// Batches from the tail, if it reaches back to `from`.

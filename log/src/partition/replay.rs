@@ -2,7 +2,6 @@
 //!
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
-use super::producers::Producers;
 use super::state::{State, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points, Role};
@@ -62,7 +61,15 @@ impl Partition {
         let newest = segments.last().map_or(Offset::ZERO, |s| s.base());
         let mut writer = Writer::resumed(planned, !segments.is_empty(), newest);
         writer.in_catalog = known;
+        writer.producers = entry.producers.clone();
+        writer.folded = end;
         let mut state = State::new(end, entry.epochs, entry.producers, entry.node_sequence);
+        for (base, aborted) in &entry.aborted {
+            // One that lies with no segment of the catalog's would be of no use to anybody.
+            if let Some(segment) = segments.iter().find(|s| s.base().get() == *base) {
+                segment.set_aborted(aborted.clone());
+            }
+        }
         if entry.offline {
             state.damage = Some(format!(
                 "acknowledged records of {}-{} at offset {end} were lost to damage",
@@ -99,6 +106,7 @@ impl Partition {
             writer: Mutex::new(writer),
             removal: Mutex::new(()),
             segments: RwLock::new(segments),
+            aborts: AtomicBool::new(!entry.aborted.is_empty()),
             holds: Mutex::default(),
         });
         partition.set_settings(&settings);
@@ -126,7 +134,7 @@ impl Partition {
                 Err(BatchError::Field("baseOffset"))
             };
         }
-        note_batch(&mut state, &header, bytes);
+        self.note_batch(&mut state, &header, bytes);
         Ok(Applied::Added)
     }
 
@@ -235,12 +243,16 @@ impl Partition {
                     return Err(e);
                 }
                 let (base, last) = (state.end, Offset::new(at.header.last_offset()));
-                note_batch(&mut state, &at.header, Bytes::new());
+                let bytes = Bytes::from(bytes);
+                self.note_batch(&mut state, &at.header, bytes.clone());
                 state.tail.pop_back();
+                state.aborted.clear();
                 state.sealed_bytes = 0;
                 state.committed = state.end;
                 state.flushed = state.end;
                 drop(state);
+                self.fold_written(&mut writer, Some(&active), std::iter::once(&bytes))?;
+                writer.folded = last.unwrap_or(base).plus(1);
                 let note = (base, last.unwrap_or(base), at.header.max_timestamp, bytes.len());
                 active.note_written(&[note]);
                 adopted = true;
@@ -269,6 +281,7 @@ impl Partition {
                 let segment = Arc::new(Segment::new(end, now));
                 self.shared.files.put(segment.key(), file);
                 self.segments.write().push(segment);
+                self.store_snapshot(writer, end);
                 writer.resume_folder();
                 Ok(true)
             }
@@ -329,8 +342,9 @@ impl Partition {
         state.end = offset;
         state.committed = offset;
         state.flushed = offset;
-        // What each producer sent last may be among the lost records: any sequence may come next (as Kafka does).
-        state.producers = Producers::default();
+        state.producers.forget_sequences();
+        writer.producers.forget_sequences();
+        writer.folded = offset;
         writer.force_roll();
     }
 
@@ -401,7 +415,7 @@ impl Partition {
         self.flush_locked(&mut writer)?;
         let dirty = std::mem::take(&mut writer.dirty);
         let folder_dirty = std::mem::take(&mut writer.folder_dirty);
-        let entry = self.entry();
+        let entry = self.entry(&writer);
         drop(writer);
         self.sync_files(&dirty, folder_dirty)?;
         Ok(entry)
@@ -484,12 +498,14 @@ impl Partition {
         }
     }
 
-    fn entry(&self) -> PartitionEntry {
+    fn entry(&self, writer: &Writer) -> PartitionEntry {
         let state = self.state.lock();
         let end = state.flushed;
-        let (mut epochs, mut producers) = (state.epochs.clone(), state.producers.clone());
+        assert_eq!(end, writer.folded, "the producers are those of what the files hold");
+        let mut epochs = state.epochs.clone();
         epochs.cut(end);
-        producers.cut(end);
+        let mut producers = writer.producers.clone();
+        producers.settle(self.high_watermark());
         let unwritten = state.tail.iter().skip(state.position(end));
         let mut waiting = unwritten.filter_map(|b| b.node_sequence);
         let node_sequence = waiting.next().unwrap_or(if state.open.is_empty() {
@@ -512,19 +528,28 @@ impl Partition {
             producers,
             leadership: self.leadership(),
             truncated_in: state.replica.truncated_in,
+            aborted: segments
+                .iter()
+                .filter(|s| s.written() > 0)
+                .map(|s| (s.base().get(), s.aborted_entry()))
+                .filter(|(_, aborted)| aborted.count() > 0)
+                .collect(),
         }
     }
 }
 
-pub(super) fn note_batch(state: &mut State, header: &BatchHeader, bytes: Bytes) {
-    let base = state.end;
-    let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
-    state.push_batch(header, base, bytes);
-    state.epochs.appended(epoch, base);
-    state.producers.appended(header, base, epoch);
-}
-
 impl Partition {
+    /// Takes a batch that was judged when it was appended.
+    pub(super) fn note_batch(&self, state: &mut State, header: &BatchHeader, bytes: Bytes) {
+        let base = state.end;
+        let epoch = LeaderEpoch::new(header.partition_leader_epoch).unwrap_or_default();
+        let end = batch::marker::end_of(&bytes);
+        state.push_batch(header, base, bytes);
+        state.epochs.appended(epoch, base);
+        let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
+        state.note_producer(header, base, end, now_ms);
+    }
+
     /// The segments, and the base of the newest one that the persisted checkpoint names.
     pub(crate) fn segments_and_checkpoint(&self) -> (Vec<Arc<Segment>>, Offset) {
         let checkpointed = self.writer.lock().checkpointed;

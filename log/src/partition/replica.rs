@@ -23,7 +23,6 @@
 //! Invariant: epochs never go back, nor does the high watermark while the process runs.
 //! Neighbours: `commit` journals and calls back, `cut` cuts the files, `epochs` says where replicas part, `recovery` replays.
 
-use super::replay::note_batch;
 use super::state::State;
 use super::{AppendError, Appended, Condition, Loss, Partition, ReadError};
 use crate::batch::{self, BatchError};
@@ -306,7 +305,7 @@ impl Partition {
         }
         let before = state.waiting_bytes();
         let base = state.end;
-        note_batch(&mut state, &header, batch);
+        self.note_batch(&mut state, &header, batch);
         let last = Offset::new(header.last_offset()).unwrap_or(base);
         self.appended(state, before);
         let at = |offset| Position { epoch, offset };

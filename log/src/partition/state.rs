@@ -7,7 +7,10 @@ use super::Loss;
 use super::epochs::Epochs;
 use super::producers::Producers;
 use super::replica::Replica;
+use super::transactions::Verifications;
+use crate::batch::marker::EndTransaction;
 use crate::batch::{BatchBuilder, BatchHeader, Seal, sequence_plus};
+use crate::segment::txnindex::AbortedTransaction;
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -53,7 +56,11 @@ pub(crate) struct State {
     /// Bytes of committed batches that wait for their segment.
     pub(crate) pending_bytes: usize,
     pub(crate) epochs: Epochs,
+    /// As of the log end.
     pub(crate) producers: Producers,
+    /// Transactions whose abort markers lie in the tail, or did a moment ago; further ones are with their segments.
+    pub(crate) aborted: Vec<AbortedTransaction>,
+    pub(crate) verifications: Verifications,
     pub(crate) node_sequence: i32,
     /// In the commit queue.
     pub(crate) queued: bool,
@@ -82,6 +89,8 @@ impl State {
             pending_bytes: 0,
             epochs,
             producers,
+            aborted: Vec::new(),
+            verifications: Verifications::default(),
             node_sequence: sequence,
             queued: false,
             probe_at_ns: 0,
@@ -169,6 +178,29 @@ impl State {
     /// Forgets everything that is not committed; returns how many bytes that was.
     pub(crate) fn cut(&mut self) -> usize {
         self.cut_to(self.committed).waiting_bytes
+    }
+
+    /// Takes the producers' state back after a cut: what the files hold, and what is left in the tail behind it.
+    pub(crate) fn refold(&mut self, flushed: &Producers, now_ms: i64) {
+        self.producers = flushed.clone();
+        let end = self.end;
+        self.aborted.retain(|txn| txn.last < end);
+        for batch in self.tail.iter().skip(self.position(self.flushed)) {
+            if batch.node_sequence.is_none() {
+                self.producers.apply_stored(&batch.bytes, now_ms);
+            }
+        }
+    }
+
+    /// Takes a batch that was appended at `base` into the producers' state.
+    pub(crate) fn note_producer(
+        &mut self,
+        header: &BatchHeader,
+        base: Offset,
+        end: Option<EndTransaction>,
+        now_ms: i64,
+    ) {
+        self.aborted.extend(self.producers.apply(header, base, end, now_ms));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: room is reserved before the journal is written, so an acknowledged batch always finds its place; and a batch is
 //! written to its segment only after its cycle was synced.
 
+use super::producers::Producers;
 use super::state::{State, TailBatch};
 use super::{Condition, Partition};
 use crate::Offset;
@@ -48,6 +49,9 @@ pub(crate) struct Writer {
     roll_next: bool,
     /// The persisted catalog knows this partition.
     pub(super) in_catalog: bool,
+    /// The producers as of `folded`: of all that the segments hold.
+    pub(super) producers: Producers,
+    pub(super) folded: Offset,
 }
 
 /// Why batches found no place.
@@ -140,6 +144,8 @@ impl Partition {
                 break;
             }
             self.shared.forget_segment(last.key());
+            // Its state of producers holds, but what begins here after a truncation may have another.
+            let _ = self.shared.disk.remove_file(&path(&self.folder, last.base(), "snapshot"));
             segments.pop();
             writer.planned = 0;
         }
@@ -152,7 +158,8 @@ impl Partition {
         let segment_bytes = settings.segment_bytes.clamp(1, SEGMENT_BYTES_LIMIT);
         let segment_ms = i64::try_from(settings.segment_ms).unwrap_or(i64::MAX);
         // Kafka's rule for both indexes together: the time index has the larger entries, and one more at the end.
-        let entries_max = u64::from(settings.index_bytes_max) / TIME_ENTRY_BYTES as u64;
+        let index_bytes_max = u64::from(settings.index_bytes_max);
+        let entries_max = index_bytes_max / TIME_ENTRY_BYTES as u64;
         drop(settings);
         let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
         let mut active = self.segments.read().last().cloned();
@@ -161,10 +168,11 @@ impl Partition {
         let (mut entries, mut interval) = (writer.planned_entries, writer.planned_interval);
         for batch in batches {
             let size = batch.bytes.len() as u64;
+            // Kafka's index of transactions is bounded like the others, and in memory until the segment is sealed.
             let full = |s: &Segment| {
                 let old = now_ms.saturating_sub(s.times().first_append_ms) >= segment_ms;
                 let distant = batch.last.get() - s.base().get() > i64::from(i32::MAX);
-                let indexed = entries + 1 >= entries_max;
+                let indexed = entries + 1 >= entries_max || s.aborted_bytes() >= index_bytes_max;
                 let full = need + size > segment_bytes || old || distant || indexed;
                 writer.roll_next || need > 0 && full
             };
@@ -173,7 +181,8 @@ impl Partition {
                 None => {
                     self.reserve(writer, active.as_ref(), need)?;
                     if let Some(full) = active.as_ref().filter(|s| s.written() == need) {
-                        self.seal(full).map_err(|e| classify(&e, &self.folder))?;
+                        self.seal(writer, full, batch.base)
+                            .map_err(|e| classify(&e, &self.folder))?;
                     }
                     let rolled = self.roll(writer, batch.base, now_ms)?;
                     (need, entries, interval) = (0, 0, Interval::default());
@@ -252,14 +261,17 @@ impl Partition {
         Ok(segment)
     }
 
-    /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes its indexes.
-    fn seal(&self, segment: &Arc<Segment>) -> io::Result<()> {
+    /// Ends a segment that is wholly written: gives back what was reserved beyond its end, and writes what belongs to it. The
+    /// next one begins at `end`.
+    fn seal(&self, writer: &Writer, segment: &Arc<Segment>, end: Offset) -> io::Result<()> {
         match self.open_segment(segment) {
             // Found missing by recovery, which has said so.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?.truncate(segment.written())?,
         }
         self.shared.indexes.seal(segment, &self.folder);
+        segment.store_aborted(&*self.shared.disk, &self.folder);
+        self.store_snapshot(writer, end);
         self.label_later(segment);
         Ok(())
     }
@@ -313,6 +325,8 @@ impl Partition {
         for run in pending.chunk_by(|a, b| a.segment == b.segment) {
             let Some(index) = segments.iter().rposition(|s| s.base() == run[0].segment) else {
                 // Retention took the segment before it was written: nobody can read it any more.
+                self.fold_written(writer, None, run.iter().map(|b| &b.bytes))
+                    .map_err(|e| e.to_string())?;
                 continue;
             };
             let segment = &segments[index];
@@ -321,15 +335,18 @@ impl Partition {
             let file = self.open_segment(segment).map_err(say)?;
             let slices: Vec<IoSlice<'_>> = run.iter().map(|b| IoSlice::new(&b.bytes)).collect();
             file.write_at(&slices, segment.written()).map_err(say)?;
+            self.fold_written(writer, Some(segment), run.iter().map(|b| &b.bytes))
+                .map_err(|e| e.to_string())?;
             let notes: Vec<_> =
                 run.iter().map(|b| (b.base, b.last, b.max_timestamp, b.bytes.len())).collect();
             segment.note_written(&notes);
             if !writer.dirty.iter().any(|s| Arc::ptr_eq(s, segment)) {
                 writer.dirty.push(Arc::clone(segment));
             }
-            let last = run.last().map(|b| b.last.plus(1));
-            if segments.get(index + 1).is_some_and(|next| Some(next.base()) == last) {
-                self.seal(segment).map_err(say)?;
+            let end = run.last().map_or(writer.folded, |b| b.last.plus(1));
+            writer.folded = end;
+            if segments.get(index + 1).is_some_and(|next| next.base() == end) {
+                self.seal(writer, segment, end).map_err(say)?;
             }
         }
         let mut state = self.state.lock();
@@ -337,6 +354,7 @@ impl Partition {
         state.pending_bytes = state.pending_bytes.saturating_sub(bytes);
         if let Some(last) = pending.last() {
             state.flushed = last.last.plus(1);
+            writer.folded = state.flushed;
         }
         Ok(())
     }

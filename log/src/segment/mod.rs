@@ -21,6 +21,7 @@ pub(crate) mod label_indexes;
 pub(crate) mod labels;
 pub(crate) mod read;
 pub(crate) mod scan;
+pub(crate) mod txnindex;
 
 use crate::Offset;
 use crate::catalog::SegmentEntry;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use txnindex::Aborted;
 
 /// One segment in this process's life. Compaction and topics made again give several the same name in turn: what is kept of
 /// one, an open file or an index, must never pass for another's.
@@ -46,7 +48,8 @@ impl Key {
 /// Files that are hints of a segment: made again when they are missing.
 pub(crate) const HINTS: [&str; 3] = ["index", "timeindex", "labels"];
 /// Everything that a segment leaves behind when its log is removed.
-pub(crate) const EXTENSIONS: [&str; 4] = ["log", "index", "timeindex", "labels"];
+pub(crate) const EXTENSIONS: [&str; 6] =
+    ["log", "index", "timeindex", "labels", "txnindex", "snapshot"];
 
 /// One segment. Shared by the writer and by readers.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub(crate) struct Segment {
     labelling: Mutex<()>,
     /// Another has its name, or will: no hint of it is written any more. Set under both locks.
     retired: AtomicBool,
+    /// Transactions whose abort markers lie here.
+    aborted: Mutex<Aborted>,
 }
 
 /// What retention and lookups by time want to know.
@@ -96,6 +101,7 @@ impl Segment {
             sparse: AtomicBool::new(false),
             labelling: Mutex::default(),
             retired: AtomicBool::new(false),
+            aborted: Mutex::default(),
         }
     }
 
@@ -116,6 +122,7 @@ impl Segment {
             sparse: AtomicBool::new(false),
             labelling: Mutex::default(),
             retired: AtomicBool::new(false),
+            aborted: Mutex::default(),
         }
     }
 

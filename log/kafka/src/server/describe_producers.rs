@@ -1,7 +1,6 @@
 //! DescribeProducers (key 61), version 0 (KIP-664): what the log knows of idempotent producers.
 //!
-//! Invariant: only what is in the partition's state is told; there are no transactions, so the
-//! coordinator's epoch and the open transaction's start are -1.
+//! Invariant: only what is in the partition's state is told, -1 where it knows nothing.
 //! Neighbours: `headwater_log::Partition::producers`; the uplink asks its centre the same.
 
 use super::{Door, lookup};
@@ -51,7 +50,7 @@ fn state(producer: &Producer) -> describe_producers_response::ProducerState {
         producer_epoch: i32::from(producer.epoch),
         last_sequence: producer.last_sequence,
         last_timestamp: producer.last_timestamp_ms,
-        coordinator_epoch: -1,
-        current_txn_start_offset: -1,
+        coordinator_epoch: producer.coordinator_epoch,
+        current_txn_start_offset: producer.open_from.map_or(-1, headwater_log::Offset::get),
     })
 }

@@ -5,6 +5,8 @@
 //! the last fetched epoch (KIP-595).
 //!
 //! Sessions are declined: the answer carries session id 0, with which clients send full requests.
+//! Readers of committed data get what lies below the last stable offset, with the aborted transactions that
+//! overlap with it: leaving their records out is the client's part (KIP-98).
 //! Step 11 for Kafka clients. Invariant: records are the log's own bytes, written from where they
 //! are: whole batches, at or below the high watermark (or the last stable offset), never copied.
 //! Neighbours: `headwater_log::Partition::read` below, `fetch_response` writes the answer.
@@ -16,7 +18,9 @@ use super::{Door, lookup};
 use crate::wire::messages::{FetchRequest, fetch_request};
 use crate::wire::{ErrorCode, Limits, RequestHead, Versions, WireError, decode_request};
 use bytes::Bytes;
-use headwater_log::{Offset, Partition, Positions, ReadError, ReadLimit, ReadOutcome};
+use headwater_log::{
+    AbortedTransaction, Offset, Partition, Positions, ReadError, ReadLimit, ReadOutcome,
+};
 use response::{PartitionAnswer, TopicAnswer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,12 +99,15 @@ async fn read_all<'a>(door: &Door, request: &'a FetchRequest) -> ReadAll<'a> {
                 Ok(log) => read_one(door, log, wanted, limit, budget).await,
                 Err(code) => Err(code),
             };
-            let answer = answer.unwrap_or_else(|code| {
+            let (answer, aborted) = answer.unwrap_or_else(|code| {
                 all.failed = true;
-                PartitionAnswer::error(wanted.partition, door.code(code))
+                (PartitionAnswer::error(wanted.partition, door.code(code)), Vec::new())
             });
             all.bytes += answer.batches.iter().map(Bytes::len).sum::<usize>();
-            partitions.push(answer.read_committed(limit == ReadLimit::LastStable));
+            partitions.push(match limit {
+                ReadLimit::LastStable => answer.read_committed(aborted),
+                _ => answer,
+            });
         }
         all.topics.push(TopicAnswer { name: &asked.topic, partitions });
     }
@@ -121,7 +128,7 @@ async fn read_one(
     wanted: &fetch_request::FetchPartition,
     limit: ReadLimit,
     budget: Budget,
-) -> Result<PartitionAnswer, ErrorCode> {
+) -> Result<(PartitionAnswer, Vec<AbortedTransaction>), ErrorCode> {
     let positions = log.positions();
     lookup::check_epoch(wanted.current_leader_epoch, positions.epoch)?;
     let from = Offset::new(wanted.fetch_offset).ok_or(ErrorCode::OffsetOutOfRange)?;
@@ -136,7 +143,7 @@ async fn read_one(
     let wanted_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
     let bytes_max = wanted_bytes.min(budget.left);
     if from >= end || (bytes_max == 0 && !budget.first) {
-        return Ok(PartitionAnswer::empty(wanted.partition, &positions));
+        return Ok((PartitionAnswer::empty(wanted.partition, &positions), Vec::new()));
     }
     let read = read(door, log, from, bytes_max, limit).await.map_err(|error| {
         tracing::debug!(topic = %log.topic(), partition = %log.id(), %error, "fetch failed");
@@ -145,7 +152,7 @@ async fn read_one(
     // The log gives at least one batch; only the first partition with data may exceed the limit so.
     let fits = budget.first || read.batches.first().is_none_or(|batch| batch.len() <= bytes_max);
     let batches = if fits { read.batches } else { Vec::new() };
-    Ok(PartitionAnswer::read(wanted.partition, &read.positions, batches))
+    Ok((PartitionAnswer::read(wanted.partition, &read.positions, batches), read.aborted))
 }
 
 /// Reads here when memory has it, else on the pool for blocking work, a bounded number at a time.

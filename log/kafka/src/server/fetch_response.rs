@@ -6,7 +6,7 @@
 use super::pointers;
 use crate::wire::{RequestHead, WireError, Writer};
 use bytes::Bytes;
-use headwater_log::Positions;
+use headwater_log::{AbortedTransaction, Positions};
 
 /// From here on the form is flexible (KIP-482).
 const VERSION_FLEXIBLE: i16 = 12;
@@ -25,8 +25,8 @@ pub(super) struct PartitionAnswer {
     high_watermark: i64,
     last_stable: i64,
     log_start: i64,
-    /// A list, empty so far, for readers of committed data; null for others.
-    aborted: bool,
+    /// What readers of committed data leave out; `None` for others.
+    aborted: Option<Vec<AbortedTransaction>>,
     pub(super) batches: Vec<Bytes>,
 }
 
@@ -34,7 +34,7 @@ impl PartitionAnswer {
     pub(super) fn error(index: i32, error: i16) -> Self {
         let (high_watermark, last_stable, log_start) = (-1, -1, -1);
         let batches = Vec::new();
-        Self { index, error, high_watermark, last_stable, log_start, aborted: false, batches }
+        Self { index, error, high_watermark, last_stable, log_start, aborted: None, batches }
     }
 
     pub(super) fn empty(index: i32, positions: &Positions) -> Self {
@@ -43,12 +43,14 @@ impl PartitionAnswer {
 
     pub(super) fn read(index: i32, positions: &Positions, batches: Vec<Bytes>) -> Self {
         let (high_watermark, last_stable, log_start) = pointers(positions);
-        Self { index, error: 0, high_watermark, last_stable, log_start, aborted: false, batches }
+        Self { index, error: 0, high_watermark, last_stable, log_start, aborted: None, batches }
     }
 
-    /// Whether the client reads committed data only and wants the list of aborted transactions.
-    pub(super) fn read_committed(mut self, committed: bool) -> Self {
-        self.aborted = committed && self.error == 0;
+    /// For a client that reads committed data only: the transactions whose records it leaves out. An answer without records
+    /// needs none.
+    pub(super) fn read_committed(mut self, aborted: Vec<AbortedTransaction>) -> Self {
+        let leaves_out = self.error == 0 && !self.batches.is_empty();
+        self.aborted = (self.error == 0).then_some(if leaves_out { aborted } else { Vec::new() });
         self
     }
 }
@@ -90,7 +92,12 @@ fn encode_partition(w: &mut Writer, version: i16, answer: &PartitionAnswer) {
     if version >= 5 {
         w.i64(answer.log_start);
     }
-    w.array(answer.aborted.then_some(0));
+    w.array(answer.aborted.as_ref().map(Vec::len));
+    for aborted in answer.aborted.iter().flatten() {
+        w.i64(aborted.producer_id);
+        w.i64(aborted.first.get());
+        w.tags();
+    }
     if version >= 11 {
         w.i32(-1); // preferred read replica: none
     }
@@ -114,7 +121,15 @@ mod tests {
                     high_watermark: p.high_watermark,
                     last_stable_offset: p.last_stable,
                     log_start_offset: p.log_start,
-                    aborted_transactions: p.aborted.then(Vec::new),
+                    aborted_transactions: p.aborted.as_ref().map(|list| {
+                        let one = |t: &AbortedTransaction| {
+                            message!(fetch_response::AbortedTransaction {
+                                producer_id: t.producer_id,
+                                first_offset: t.first.get(),
+                            })
+                        };
+                        list.iter().map(one).collect()
+                    }),
                     records: Some(p.batches.concat().into()),
                 })
             });
@@ -136,15 +151,25 @@ mod tests {
             ..Positions::default()
         };
         let batches = vec![Bytes::from_static(&[7; 300]), Bytes::from_static(b"second")];
-        for committed in [false, true] {
+        let offset = |n| headwater_log::Offset::new(n).unwrap();
+        let txn = |producer_id, first| AbortedTransaction {
+            producer_id,
+            first: offset(first),
+            last: offset(700),
+            last_stable: offset(701),
+        };
+        for aborted in [None, Some(vec![]), Some(vec![txn(7, 3), txn(i64::MAX, 600)])] {
+            let committed = |answer: PartitionAnswer| match &aborted {
+                Some(list) => answer.read_committed(list.clone()),
+                None => answer,
+            };
             let topics = [
                 TopicAnswer {
                     name: "plant.telemetry",
                     partitions: vec![
-                        PartitionAnswer::read(0, &positions, batches.clone())
-                            .read_committed(committed),
-                        PartitionAnswer::empty(1, &positions).read_committed(committed),
-                        PartitionAnswer::error(2, 3).read_committed(committed),
+                        committed(PartitionAnswer::read(0, &positions, batches.clone())),
+                        committed(PartitionAnswer::empty(1, &positions)),
+                        committed(PartitionAnswer::error(2, 3)),
                     ],
                 },
                 TopicAnswer { name: "b", partitions: Vec::new() },

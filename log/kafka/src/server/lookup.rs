@@ -53,6 +53,8 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
         AppendError::Corrupt(error) => batch_code(error),
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::InvalidTransaction { .. } => ErrorCode::InvalidTxnState,
+        AppendError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
     }
 }
 
