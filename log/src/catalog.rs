@@ -40,7 +40,8 @@ use std::path::Path;
 const MAGIC: &[u8; 8] = b"HWCATALG";
 const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 40;
-const NAMES: [&str; 2] = ["catalog.a", "catalog.b"];
+/// The slots.
+pub(crate) const NAMES: [&str; 2] = ["catalog.a", "catalog.b"];
 
 /// Room for a slot is reserved in pieces of this size.
 const RESERVE_BYTES: u64 = 64 << 10;
@@ -93,6 +94,15 @@ pub(crate) struct Catalog {
     pub(crate) metadata_sequence: u64,
     pub(crate) metadata: Vec<u8>,
     pub(crate) partitions: Vec<PartitionEntry>,
+}
+
+/// What a slot turned out to be.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Absent,
+    /// Its CRC is wrong, it is cut short, or another directory's.
+    Damaged,
+    Intact(Box<Catalog>),
 }
 
 impl Catalog {
@@ -167,26 +177,36 @@ impl Catalog {
     ) -> Result<Option<Self>, OpenError> {
         let mut newest: Option<Self> = None;
         for name in NAMES {
-            let path = dir.join(name);
-            let io = |source| OpenError::Io { path: path.clone(), source };
-            let file = match disk.open(&path, OpenMode::Read) {
-                Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(io(e)),
-            };
-            let size = file.size_bytes().map_err(io)?;
-            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-            let n = read_full_at(&*file, &mut bytes, 0).map_err(io)?;
-            bytes.truncate(n);
-            let Some(head) = Head::decode(&bytes, dir, name)? else { continue };
-            if newest.as_ref().is_some_and(|c| c.sequence > head.sequence) {
-                continue;
-            }
-            if let Some(catalog) = Self::decode(&bytes, directory_id, &head) {
-                newest = Some(catalog);
+            if let Found::Intact(catalog) = Self::read_slot(disk, dir, name, directory_id)?
+                && newest.as_ref().is_none_or(|c| c.sequence <= catalog.sequence)
+            {
+                newest = Some(*catalog);
             }
         }
         Ok(newest)
+    }
+
+    /// One slot, whatever the other one holds.
+    pub(crate) fn read_slot(
+        disk: &dyn Disk,
+        dir: &Path,
+        name: &str,
+        directory_id: &[u8; 16],
+    ) -> Result<Found, OpenError> {
+        let path = dir.join(name);
+        let io = |source| OpenError::Io { path: path.clone(), source };
+        let file = match disk.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+            Err(e) => return Err(io(e)),
+        };
+        let size = file.size_bytes().map_err(io)?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let n = read_full_at(&*file, &mut bytes, 0).map_err(io)?;
+        bytes.truncate(n);
+        let Some(head) = Head::decode(&bytes, dir, name)? else { return Ok(Found::Damaged) };
+        let catalog = Self::decode(&bytes, directory_id, &head);
+        Ok(catalog.map_or(Found::Damaged, |catalog| Found::Intact(Box::new(catalog))))
     }
 
     /// Writes the slot of this sequence and syncs it.

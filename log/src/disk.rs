@@ -75,6 +75,9 @@ pub trait Disk: Debug + Send + Sync + 'static {
     }
     /// Takes an exclusive lock on the file (made if missing) and writes `holder` into it.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
+    /// Keeps others from taking the lock, beside others that do the same, and changes nothing: for those who only read. A
+    /// file that is not there is nobody's.
+    fn lock_shared(&self, path: &Path) -> io::Result<Lock>;
     /// Makes one folder; `AlreadyExists` if there is one.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a file or folder, replacing a file of the new name.
@@ -135,9 +138,9 @@ pub struct SystemDisk;
 #[derive(Debug)]
 struct SystemFile(File);
 
-/// The lock lives as long as the open file (flock).
+/// The lock lives as long as the open file (flock). `None`: there was no file to lock.
 #[derive(Debug)]
-struct SystemLock(#[expect(dead_code, reason = "held for its descriptor")] File);
+struct SystemLock(#[expect(dead_code, reason = "held for its descriptor")] Option<File>);
 
 impl LockGuard for SystemLock {}
 
@@ -170,14 +173,24 @@ impl Disk for SystemDisk {
                     Err(e) if e.kind() == io::ErrorKind::StorageFull => {}
                     other => other?,
                 }
-                Ok(Lock::Held(Box::new(SystemLock(file))))
+                Ok(Lock::Held(Box::new(SystemLock(Some(file)))))
             }
-            Err(Errno::WOULDBLOCK) => {
-                // A foreign file can be of any length: the first bytes are enough to name the holder.
-                let mut text = [0; 128];
-                let n = file.read_at(&mut text, 0)?;
-                Ok(Lock::InUse(String::from_utf8_lossy(&text[..n]).trim().to_owned()))
+            Err(Errno::WOULDBLOCK) => in_use(&file),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Lock> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Lock::Held(Box::new(SystemLock(None))));
             }
+            Err(e) => return Err(e),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Lock::Held(Box::new(SystemLock(Some(file))))),
+            Err(Errno::WOULDBLOCK) => in_use(&file),
             Err(e) => Err(e.into()),
         }
     }
@@ -236,6 +249,14 @@ impl Disk for SystemDisk {
         getrandom::fill(&mut id).map_err(io::Error::other)?;
         Ok(id)
     }
+}
+
+/// Somebody else's lock: what they wrote into the file.
+fn in_use(file: &File) -> io::Result<Lock> {
+    // A foreign file can be of any length: the first bytes are enough to name the holder.
+    let mut text = [0; 128];
+    let n = file.read_at(&mut text, 0)?;
+    Ok(Lock::InUse(String::from_utf8_lossy(&text[..n]).trim().to_owned()))
 }
 
 /// The kernel takes at most this many slices in one pwritev (IOV_MAX).
@@ -330,8 +351,17 @@ mod tests {
             Lock::InUse(holder) => assert_eq!(holder, "4711"),
             Lock::Held(_) => panic!("two holders"),
         }
+        assert!(matches!(SystemDisk.lock_shared(&path).unwrap(), Lock::InUse(_)));
         drop(first);
+        let reader = SystemDisk.lock_shared(&path).unwrap();
+        assert!(matches!(SystemDisk.lock_shared(&path).unwrap(), Lock::Held(_)));
+        assert!(matches!(SystemDisk.lock(&path, "4712\n").unwrap(), Lock::InUse(_)));
+        assert_eq!(std::fs::read(&path).unwrap(), b"4711\n", "readers change nothing");
+        drop(reader);
         assert!(matches!(SystemDisk.lock(&path, "4712\n").unwrap(), Lock::Held(_)));
+        let nowhere = dir.path().join("nowhere");
+        assert!(matches!(SystemDisk.lock_shared(&nowhere).unwrap(), Lock::Held(_)));
+        assert!(!nowhere.exists());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod disk;
 mod encoding;
 mod engine;
 mod ids;
+pub mod inspect;
 mod journal;
 mod log;
 pub mod metadata;

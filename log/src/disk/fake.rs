@@ -163,6 +163,19 @@ impl Disk for FakeDisk {
         Ok(Lock::Held(Box::new(FakeLock { world: Arc::clone(&self.world), node })))
     }
 
+    /// Looked at, not taken: nothing else starts in a test while it is inspected.
+    fn lock_shared(&self, path: &Path) -> io::Result<Lock> {
+        let mut world = self.world.lock();
+        match world.open(path, OpenMode::Read) {
+            Ok(node) if world.locks.contains(&node) => {
+                let text = world.contents(path).unwrap_or_default();
+                Ok(Lock::InUse(String::from_utf8_lossy(&text).trim().to_owned()))
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(Lock::Held(Box::new(FakeReader))),
+        }
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.world.lock().create_dir(path)
     }
@@ -237,6 +250,11 @@ impl DiskFile for FakeFile {
         self.world.lock().size_bytes(self.node)
     }
 }
+
+#[derive(Debug)]
+struct FakeReader;
+
+impl LockGuard for FakeReader {}
 
 #[derive(Debug)]
 struct FakeLock {

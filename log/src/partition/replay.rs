@@ -371,6 +371,11 @@ impl Partition {
         self.set_condition(Condition::Damaged);
     }
 
+    /// Why it takes no records, if acknowledged ones are missing.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.state.lock().damage.clone()
+    }
+
     pub(crate) fn is_damaged(&self) -> bool {
         self.condition() == Condition::Damaged
     }
