@@ -67,8 +67,8 @@ impl InspectError {
 pub(crate) struct Survey {
     pub(crate) dir: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
-    /// `Err`: why it cannot be used.
-    pub(crate) superblock: Result<Superblock, String>,
+    /// `Err`: why it cannot be used; `Ok(None)`: there is none.
+    pub(crate) superblock: Result<Option<Superblock>, String>,
     /// The two slots, by name. Empty while the superblock cannot be read.
     pub(crate) catalogs: Vec<(&'static str, Found)>,
     /// The ring's files that have a good head, and (number, why) of those that do not.
@@ -104,8 +104,7 @@ impl Survey {
         lock: Option<Box<dyn LockGuard>>,
     ) -> Result<Self, InspectError> {
         let superblock = match Superblock::read(&*disk, dir) {
-            Ok(Some(superblock)) => Ok(superblock),
-            Ok(None) => Err("it is missing".to_owned()),
+            Ok(superblock) => Ok(superblock),
             Err(OpenError::Damaged { detail, .. }) => Err(detail),
             Err(other) => return Err(refused(other)),
         };
@@ -118,7 +117,7 @@ impl Survey {
             unfinished: Vec::new(),
             _lock: lock,
         };
-        if let Ok(Superblock { directory_id, .. }) = survey.superblock {
+        if let Ok(Some(Superblock { directory_id, .. })) = survey.superblock {
             survey.look_at_catalogs(&directory_id)?;
             survey.look_at_ring(directory_id)?;
         }
@@ -152,6 +151,16 @@ impl Survey {
             self.slots.push(Slot { number, file, size_bytes, last_cycle: None });
         }
         Ok(())
+    }
+
+    /// Whether its making did not get to its end: nothing was ever served from it, and a start makes it again.
+    pub(crate) fn was_never_made(&self) -> bool {
+        let topics = self.disk.list(&self.dir.join("topics"));
+        let none = match topics {
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Ok(topics) => topics.is_empty(),
+        };
+        matches!(self.superblock, Ok(None)) && none
     }
 
     /// The newest intact catalog.

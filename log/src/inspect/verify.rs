@@ -165,9 +165,19 @@ pub(crate) fn judge(
 /// Superblock, catalogs, the ring's heads.
 fn judge_files(survey: &Survey, verdict: &mut Verdict) {
     let dir = &survey.dir;
-    if let Err(why) = &survey.superblock {
-        verdict.add(Finding::damage(dir.join("superblock"), why));
-        return;
+    let superblock = dir.join("superblock");
+    match &survey.superblock {
+        Err(why) => return verdict.add(Finding::damage(superblock, why)),
+        Ok(None) if survey.was_never_made() => {
+            let what = "it is missing: the first start did not get to its end";
+            return verdict.add(Finding::notice(
+                superblock,
+                what,
+                "nothing to do: the next start makes the directory anew",
+            ));
+        }
+        Ok(None) => return verdict.add(Finding::damage(superblock, "it is missing")),
+        Ok(Some(_)) => {}
     }
     let intact = survey.catalog().is_some();
     for (name, found) in &survey.catalogs {
@@ -346,7 +356,8 @@ impl Judge<'_> {
         let mut piece = vec![0; INDEX_PIECE_BYTES];
         while at < size && !wrong {
             let n = read_full_at(&*index, &mut piece, at).map_err(&io)?;
-            for entry in piece[..n].as_chunks::<8>().0 {
+            for (i, entry) in piece[..n].as_chunks::<8>().0.iter().enumerate() {
+                let byte = at + i as u64 * INDEX_ENTRY_BYTES;
                 let [a, b, c, d, e, f, g, h] = *entry;
                 let entry = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
                 wrong |= last.is_some_and(|(offset, byte)| entry.0 <= offset || entry.1 <= byte);
@@ -358,11 +369,17 @@ impl Judge<'_> {
                     header_at(&*log, u64::from(entry.1)).map_err(InspectError::io(&log_name))?;
                 let named = bounds.base + i64::from(entry.0);
                 // A damaged batch is told of already, and an index made before the damage may well point at it.
-                if found.is_some_and(|last_offset| last_offset != named) {
-                    let what = format!("its entry for offset {named} points at another batch");
-                    self.verdict.add(Finding::damage(&name, what).at(at));
-                    return Ok(());
+                if found.is_none_or(|last_offset| last_offset == named) {
+                    continue;
                 }
+                // Readers check the last entry before they believe an index: a torn one ends there.
+                if byte + INDEX_ENTRY_BYTES == size {
+                    wrong = true;
+                    break;
+                }
+                let what = format!("its entry for offset {named} points at another batch");
+                self.verdict.add(Finding::damage(&name, what).at(byte));
+                return Ok(());
             }
             at += n as u64;
         }

@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod inspect;
 mod model;
 mod random;
 mod sim;

@@ -70,6 +70,7 @@ fn lives(seed: u64) {
             sim.disk.after_crash(outcome, random.next())
         };
         sim = sim.on(disk);
+        sim.verify_is_well();
     }
     sim.reopen_and_check(end);
 }

@@ -149,6 +149,8 @@ pub(crate) struct Sim {
     pub(crate) past: Vec<String>,
     /// Offsets that were refused or lost with a reason, to know that something was loud.
     pub(crate) refused: usize,
+    /// Some operation failed, in this life or one before: partitions may have been lost with a reason.
+    pub(crate) faulty: bool,
 }
 
 impl Sim {
@@ -161,6 +163,7 @@ impl Sim {
             model: Model { epoch: -1, ..Model::default() },
             past: vec![],
             refused: 0,
+            faulty: false,
         }
     }
 
@@ -174,6 +177,7 @@ impl Sim {
             model: self.model.clone(),
             past: [&self.past[..], &self.disk.trace()[..], &["--- the end".to_owned()]].concat(),
             refused: 0,
+            faulty: self.faulty || self.disk.has_failed(),
         }
     }
 

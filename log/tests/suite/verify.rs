@@ -9,6 +9,7 @@ impl Sim {
     /// Opens the log after a crash and checks it against the account; then goes on with it for a while.
     /// Afterwards the account is what was found.
     pub(crate) fn reopen_and_check(&mut self, end: End) {
+        self.verify_is_well();
         let recovery = self.open().expect("the log opens again");
         assert!(!recovery.created || self.model.topics.values().all(|topic| !topic.created));
         self.check(end);
