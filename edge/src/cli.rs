@@ -1,4 +1,4 @@
-//! The command line: `headwater run | check | explain | demo | bench`.
+//! The command line: `headwater run | check | explain | demo | log | bench`.
 //!
 //! Invariant: exit codes are 0 well, 1 the answer is no, 2 wrong use or configuration; what is for programs goes to
 //! standard output, what is for people about the run to standard error. Neighbours: [`crate::sources`] finds the
@@ -6,7 +6,7 @@
 
 use crate::node::{Node, Seams, StartError};
 use crate::sources::{self, ConfigError};
-use crate::{bench, demo, logging};
+use crate::{bench, demo, log_tools, logging};
 use clap::{Args, Parser, Subcommand};
 use headwater_bridge::topics::TopicsError;
 use headwater_config::Config;
@@ -50,6 +50,11 @@ enum Command {
     },
     /// Show the main job: devices, a node, a centre, a cut of the link between them, and an account at the end.
     Demo(demo::Options),
+    /// Look into a data directory that no process uses.
+    Log {
+        #[command(subcommand)]
+        what: log_tools::What,
+    },
     /// Measure: load from another process's point of view.
     Bench {
         #[command(subcommand)]
@@ -90,6 +95,7 @@ pub fn main() -> ExitCode {
             with_config(&config, |config, _| explain(config, &mqtt_topic, output))
         }
         Command::Demo(options) => demo::run(options),
+        Command::Log { what } => log_tools::run(&what),
         Command::Bench { what } => bench::run(what),
     }
 }

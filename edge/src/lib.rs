@@ -12,6 +12,7 @@ mod signals;
 mod sources;
 
 mod http;
+mod log_tools;
 mod logging;
 
 mod bench;

@@ -8,12 +8,16 @@
 //! Invariant: [`verify`] and the dumps never change a byte, take no memory in the size of the log, and end on any input.
 //! Neighbours: `recovery` does the understanding, `headwater log` on the command line the talking.
 
+mod dump;
 mod finding;
 mod overlay;
 mod segment;
 mod survey;
 mod verify;
 
+pub use dump::{
+    BatchAt, CatalogSlot, Cycle, CycleFrame, Dump, IndexEntry, Place, SegmentAt, cycles,
+};
 pub use finding::{Finding, Lost, Severity};
 pub use survey::InspectError;
 pub use verify::{Figures, Progress, Verdict, verify};

@@ -221,7 +221,7 @@ pub(crate) fn refused(error: OpenError) -> InspectError {
 /// A start that is never asked to commit, delete or serve anything.
 pub(crate) fn options(dir: &Path) -> LogOptions {
     LogOptions {
-        dir: dir.to_owned(),
+        dirs: vec![dir.to_owned()],
         journal_file_bytes: 16 << 20,
         journal_files: 4,
         commit_delay: Duration::ZERO,

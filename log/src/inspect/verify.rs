@@ -279,8 +279,12 @@ impl Judge<'_> {
                 }
             };
             match step {
-                Step::Damage { byte, why, .. } => {
-                    damage = damage.or_else(|| Some((byte, why.to_string(), from)));
+                Step::Damage { byte, end, why } => {
+                    let what = match end - byte {
+                        0 => "offsets before this batch are missing".to_owned(),
+                        bytes => format!("{why}; {bytes} bytes are no batches of this log"),
+                    };
+                    damage = damage.or(Some((byte, what, from)));
                 }
                 Step::Batch(whole) => {
                     let header = whole.header;
