@@ -1,4 +1,4 @@
-//! The command line: `headwater run | check | explain | demo | log | bench`.
+//! The command line: `headwater run | check | explain | demo | log | selftest | bench`.
 //!
 //! Invariant: exit codes are 0 well, 1 the answer is no, 2 wrong use or configuration; what is for programs goes to
 //! standard output, what is for people about the run to standard error. Neighbours: [`crate::sources`] finds the
@@ -6,7 +6,7 @@
 
 use crate::node::{Node, Seams, StartError};
 use crate::sources::{self, ConfigError};
-use crate::{bench, demo, log_tools, logging};
+use crate::{bench, demo, log_tools, logging, selftest};
 use clap::{Args, Parser, Subcommand};
 use headwater_bridge::topics::TopicsError;
 use headwater_config::Config;
@@ -55,6 +55,8 @@ enum Command {
         #[command(subcommand)]
         what: log_tools::What,
     },
+    /// Find out whether this disk keeps what it confirms.
+    Selftest(selftest::Options),
     /// Measure: load from another process's point of view.
     Bench {
         #[command(subcommand)]
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         }
         Command::Demo(options) => demo::run(options),
         Command::Log { what } => log_tools::run(&what),
+        Command::Selftest(options) => selftest::run(&options),
         Command::Bench { what } => bench::run(what),
     }
 }

@@ -17,5 +17,6 @@ mod logging;
 
 mod bench;
 mod demo;
+mod selftest;
 
 pub use node::{Address, Node, Seams, StartError, Stopped, UplinkLeft};

@@ -23,9 +23,9 @@ const READ_BYTES: usize = 1 << 20;
 /// Options of `log dump`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The data directory (`storage.dir`).
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    /// Data directory (`storage.dir`); all of them where a node has several.
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// Only this topic; internal ones too, such as __headwater_ledger.
     #[arg(long)]
     topic: Option<String>,
@@ -98,7 +98,7 @@ fn dump(options: &Options) -> Result<bool, End> {
         return journal(options, disk);
     }
     let clock = Arc::new(SystemClock);
-    let dump = Dump::open(disk, Arc::clone(&clock) as Arc<dyn Clock>, &options.dir)?;
+    let dump = Dump::open(disk, Arc::clone(&clock) as Arc<dyn Clock>, &options.dirs)?;
     if options.what.catalog {
         for slot in dump.catalogs() {
             line(options, || catalog_text(&slot), || catalog(&slot))?;
@@ -125,7 +125,7 @@ fn dump(options: &Options) -> Result<bool, End> {
     }
     if !any {
         let why = "it has no such topic and partition".to_owned();
-        return Err(End::Failed(InspectError::NotADirectory { dir: options.dir.clone(), why }));
+        return Err(End::Failed(InspectError::NotADirectory { dir: options.dirs[0].clone(), why }));
     }
     Ok(well)
 }
@@ -406,20 +406,25 @@ fn indexes(options: &Options, dump: &Dump, partition: &Partition) -> Result<bool
 
 fn journal(options: &Options, disk: Arc<dyn Disk>) -> Result<bool, End> {
     // Names are a help: without a catalog that starts, handles stay numbers.
-    let names = Dump::open(Arc::clone(&disk), Arc::new(SystemClock), &options.dir);
+    let names = Dump::open(Arc::clone(&disk), Arc::new(SystemClock), &options.dirs);
     let names = names.map(|dump| dump.handles()).unwrap_or_default();
     let (mut well, mut end) = (true, None);
-    inspect::cycles(disk, &options.dir, &mut |cycle| {
-        well &= cycle.frames.is_some();
-        match line(options, || cycle_text(&cycle, &names), || cycle_json(&cycle, &names)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(stop) => {
-                end = Some(stop);
-                ControlFlow::Break(())
+    for dir in &options.dirs {
+        inspect::cycles(Arc::clone(&disk), dir, &mut |cycle| {
+            well &= cycle.frames.is_some();
+            match line(options, || cycle_text(&cycle, &names), || cycle_json(&cycle, &names)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(stop) => {
+                    end = Some(stop);
+                    ControlFlow::Break(())
+                }
             }
+        })?;
+        if let Some(end) = end.take() {
+            return Err(end);
         }
-    })?;
-    end.map_or(Ok(well), Err)
+    }
+    Ok(well)
 }
 
 type Names = BTreeMap<u64, (String, i32)>;

@@ -29,7 +29,7 @@ pub(crate) enum What {
 /// Where to look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Directories {
-    /// Data directories (`storage.dir`).
+    /// Data directory (`storage.dir`); all of them where a node has several.
     #[arg(required = true, value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// How the answer is written.

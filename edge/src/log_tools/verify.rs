@@ -5,40 +5,34 @@ use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
 use headwater_log::inspect::{self, Finding, Severity, Verdict};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn run(options: &Directories) -> ExitCode {
-    let (mut well, mut wrong) = (true, false);
-    for dir in &options.dirs {
-        let mut bar = Bar::new(dir.display().to_string());
-        let watch = &mut |p: inspect::Progress| bar.show(p.done_bytes, p.total_bytes);
-        let verdict = inspect::verify(Arc::new(SystemDisk), Arc::new(SystemClock), dir, watch);
-        let took = bar.took();
-        drop(bar);
-        match verdict {
-            Ok(verdict) => {
-                well &= verdict.is_well();
-                say(dir, &verdict, took, options.output);
-            }
-            Err(error) => {
-                wrong = true;
-                eprintln!("error: {error}");
-            }
+    let names: Vec<String> = options.dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let mut bar = Bar::new(names.join(" "));
+    let watch = &mut |p: inspect::Progress| bar.show(p.done_bytes, p.total_bytes);
+    let (disk, clock) = (Arc::new(SystemDisk), Arc::new(SystemClock));
+    let verdict = inspect::verify(disk, clock, &options.dirs, watch);
+    let took = bar.took();
+    drop(bar);
+    match verdict {
+        Ok(verdict) => {
+            say(&options.dirs, &verdict, took, options.output);
+            if verdict.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-    }
-    match (well, wrong) {
-        (_, true) => ExitCode::from(WRONG),
-        (false, _) => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(WRONG)
+        }
     }
 }
 
-fn say(dir: &Path, verdict: &Verdict, took: Duration, output: Output) {
+fn say(dirs: &[PathBuf], verdict: &Verdict, took: Duration, output: Output) {
     if output == Output::Json {
-        print_line(&object(dir, verdict, took).to_string());
+        print_line(&object(dirs, verdict, took).to_string());
         return;
     }
     for finding in &verdict.findings {
@@ -54,7 +48,7 @@ fn say(dir: &Path, verdict: &Verdict, took: Duration, output: Output) {
     let f = &verdict.figures;
     print_line(&format!(
         "{}: {} ({} topics, {} partitions, {} segments, {} records in {} batches, {} read in {:.1} s{})",
-        dir.display(),
+        dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(" "),
         match verdict.damage() {
             0 => "well".to_owned(),
             1 => "damaged in 1 place".to_owned(),
@@ -74,10 +68,10 @@ fn say(dir: &Path, verdict: &Verdict, took: Duration, output: Output) {
     ));
 }
 
-fn object(dir: &Path, verdict: &Verdict, took: Duration) -> Value {
+fn object(dirs: &[PathBuf], verdict: &Verdict, took: Duration) -> Value {
     let f = &verdict.figures;
     json!({
-        "dir": dir,
+        "dirs": dirs,
         "well": verdict.is_well(),
         "findings": verdict.findings.iter().map(finding).collect::<Vec<_>>(),
         "findings_left_out": verdict.left_out,

@@ -8,7 +8,7 @@
 
 use super::overlay::Overlay;
 use super::segment::{Bounds, Step, Walk};
-use super::survey::{InspectError, Survey, refused};
+use super::survey::{self, InspectError, Survey, refused};
 use crate::batch::{BatchError, BatchHeader};
 use crate::catalog::Found;
 use crate::clock::Clock;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// A directory, opened for reading. No other process can start on it meanwhile.
 pub struct Dump {
-    survey: Survey,
+    surveys: Vec<Survey>,
     log: Log,
     recovery: Recovery,
     disk: Arc<Overlay>,
@@ -34,7 +34,7 @@ pub struct Dump {
 
 impl std::fmt::Debug for Dump {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dump").field("dir", &self.survey.dir).finish_non_exhaustive()
+        f.debug_struct("Dump").field("log", &self.log).finish_non_exhaustive()
     }
 }
 
@@ -157,22 +157,23 @@ pub struct CatalogSlot {
 }
 
 impl Dump {
-    /// Opens a directory that no process uses.
+    /// Opens the directories of a log that no process uses.
     ///
     /// # Errors
     /// [`InspectError`], also where a start would fail.
     pub fn open(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-        dir: &Path,
+        dirs: &[PathBuf],
     ) -> Result<Self, InspectError> {
-        let survey = Survey::take(disk, dir)?;
-        if survey.was_never_made() || survey.catalog().is_none() {
+        let surveys = survey::take_all(&disk, dirs)?;
+        if let Some(bad) = surveys.iter().find(|s| s.was_never_made() || s.catalog().is_none()) {
             let why = "it has no catalog that can be read; `headwater log verify` tells more";
-            return Err(InspectError::NotADirectory { dir: dir.to_owned(), why: why.to_owned() });
+            let (dir, why) = (bad.dir.clone(), why.to_owned());
+            return Err(InspectError::NotADirectory { dir, why });
         }
-        let (log, recovery, disk) = survey.start(clock).map_err(refused)?;
-        Ok(Self { survey, log, recovery, disk })
+        let (log, recovery, disk) = survey::start(&disk, dirs, clock).map_err(refused)?;
+        Ok(Self { surveys, log, recovery, disk })
     }
 
     /// The log: topics, partitions and their readers. What is written to it is forgotten.
@@ -270,8 +271,8 @@ impl Dump {
     /// Both slots of the catalog, as they lie on the disk.
     #[must_use]
     pub fn catalogs(&self) -> Vec<CatalogSlot> {
-        let slots = self.survey.catalogs.iter();
-        slots.map(|(name, found)| describe(self.survey.dir.join(name), found)).collect()
+        let slots = self.surveys.iter().flat_map(|s| s.catalogs.iter().map(|slot| (&s.dir, slot)));
+        slots.map(|(dir, (name, found))| describe(dir.join(name), found)).collect()
     }
 
     /// Names of partitions by their handles, as the journal names them: topic and number.
@@ -321,7 +322,7 @@ fn describe(file: PathBuf, found: &Found) -> CatalogSlot {
     slot
 }
 
-/// Every cycle in the ring's files whose header is whole, also those that are checkpointed and wait to be written over, in the
+/// Every cycle in the ring's files of one directory whose header is whole, also those that are checkpointed and wait to be written over, in the
 /// order of the files. Works where a start would not. `ControlFlow::Break` ends it.
 ///
 /// # Errors

@@ -171,17 +171,25 @@ impl Survey {
         });
         intact.max_by_key(|catalog| catalog.sequence)
     }
+}
 
-    /// Starts the directory on an overlay: what is written is forgotten. The log is not to be used for appends.
-    pub(crate) fn start(
-        &self,
-        clock: Arc<dyn Clock>,
-    ) -> Result<(Log, Recovery, Arc<Overlay>), OpenError> {
-        let overlay = Arc::new(Overlay::new(Arc::clone(&self.disk)));
-        let disk = Arc::clone(&overlay) as Arc<dyn Disk>;
-        let (log, recovery) = Log::open(options(&self.dir), disk, clock)?;
-        Ok((log, recovery, overlay))
-    }
+/// Looks at all directories of a log.
+pub(crate) fn take_all(
+    disk: &Arc<dyn Disk>,
+    dirs: &[PathBuf],
+) -> Result<Vec<Survey>, InspectError> {
+    dirs.iter().map(|dir| Survey::take(Arc::clone(disk), dir)).collect()
+}
+
+/// Starts the directories on an overlay: what is written is forgotten. The log is not to be used for appends.
+pub(crate) fn start(
+    disk: &Arc<dyn Disk>,
+    dirs: &[PathBuf],
+    clock: Arc<dyn Clock>,
+) -> Result<(Log, Recovery, Arc<Overlay>), OpenError> {
+    let overlay = Arc::new(Overlay::new(Arc::clone(disk)));
+    let (log, recovery) = Log::open(options(dirs), Arc::clone(&overlay) as Arc<dyn Disk>, clock)?;
+    Ok((log, recovery, overlay))
 }
 
 /// Numbers of the files in the journal's folder, rising.
@@ -219,15 +227,16 @@ pub(crate) fn refused(error: OpenError) -> InspectError {
 }
 
 /// A start that is never asked to commit, delete or serve anything.
-pub(crate) fn options(dir: &Path) -> LogOptions {
+pub(crate) fn options(dirs: &[PathBuf]) -> LogOptions {
     LogOptions {
-        dirs: vec![dir.to_owned()],
+        dirs: dirs.to_vec(),
         journal_file_bytes: 16 << 20,
         journal_files: 4,
         commit_delay: Duration::ZERO,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 1 << 20,
         memory_sync: Duration::from_secs(1),
+        open_files_max: 256,
         topics_max: u32::MAX,
         partitions_max: u32::MAX,
         max_bytes: None,

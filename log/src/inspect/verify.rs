@@ -8,14 +8,14 @@
 
 use super::finding::{Finding, Lost, Severity};
 use super::segment::{Bounds, Step, Walk};
-use super::survey::{InspectError, Survey};
+use super::survey::{self, InspectError, Survey};
 use crate::Partition;
 use crate::catalog::Found;
 use crate::clock::Clock;
 use crate::disk::{Disk, OpenMode, read_full_at};
 use crate::journal;
 use crate::segment::{Segment, path};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,67 +97,77 @@ impl Verdict {
     }
 }
 
-/// Looks at everything in a data directory that no process uses. Nothing is changed. `watch` is told how far it is.
+/// Looks at everything in the data directories of one log, which no process uses. Nothing is changed. `watch` is told how far
+/// it is.
 ///
 /// # Errors
 /// [`InspectError`]: there is nothing to judge. Damage is no error, it is what is looked for.
 pub fn verify(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    dir: &Path,
+    dirs: &[PathBuf],
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Verdict, InspectError> {
-    let survey = Survey::take(disk, dir)?;
-    judge(&survey, clock, watch)
+    let surveys = survey::take_all(&disk, dirs)?;
+    judge(&disk, &surveys, clock, watch)
 }
 
-/// As [`verify`], of a directory that was surveyed.
+/// As [`verify`], of directories that were surveyed.
 pub(crate) fn judge(
-    survey: &Survey,
+    disk: &Arc<dyn Disk>,
+    surveys: &[Survey],
     clock: Arc<dyn Clock>,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Verdict, InspectError> {
     let mut verdict = Verdict::default();
-    judge_files(survey, &mut verdict);
+    for survey in surveys {
+        judge_files(survey, &mut verdict);
+    }
     // With one of these gone a start would make a new directory, or none.
-    if survey.catalog().is_none() {
+    if surveys.iter().any(|survey| survey.catalog().is_none()) {
         return Ok(verdict);
     }
-    let (log, recovery, overlay) = match survey.start(clock) {
+    let dirs: Vec<PathBuf> = surveys.iter().map(|survey| survey.dir.clone()).collect();
+    let (log, recovery, overlay) = match survey::start(disk, &dirs, clock) {
         Ok(started) => started,
         Err(error) => {
-            verdict.add(Finding::damage(&survey.dir, format!("it cannot be started: {error}")));
+            let what = format!("a node cannot be started on it: {error}");
+            verdict.add(Finding::damage(&dirs[0], what));
             return Ok(verdict);
         }
     };
     verdict.unclean = recovery.unclean;
     verdict.figures.cycles = recovery.cycles_replayed;
     for finding in &recovery.findings {
-        verdict.add(match recovery.moved_machine && finding.contains("another machine") {
-            true => {
-                Finding::notice(&survey.dir, finding, "nothing to do if it was moved, not copied")
-            }
-            false => Finding::damage(&survey.dir, finding),
+        let moved = recovery.moved_machine && finding.contains("another machine");
+        verdict.add(if moved {
+            Finding::notice(&dirs[0], finding, "nothing to do if it was moved, not copied")
+        } else {
+            Finding::damage(&dirs[0], finding)
         });
     }
     let topics = log.topics();
-    let partitions: Vec<&Arc<Partition>> = topics.iter().flat_map(|t| t.partitions()).collect();
+    let (here, elsewhere): (Vec<&Arc<Partition>>, Vec<_>) =
+        topics.iter().flat_map(|t| t.partitions()).partition(|p| p.missing().is_none());
+    if !elsewhere.is_empty() {
+        let what = format!("{} partitions of this log are in other directories", elsewhere.len());
+        let advice = "name all directories of the node to have them verified too";
+        verdict.add(Finding::notice(&dirs[0], what, advice));
+    }
     let segments = |p: &Partition| p.segments_and_checkpoint().0;
-    let sizes = partitions.iter().flat_map(|p| segments(p)).map(|s| s.written());
+    let sizes = here.iter().flat_map(|p| segments(p)).map(|s| s.written());
     let mut progress = Progress { done_bytes: 0, total_bytes: sizes.sum() };
     verdict.figures.topics = topics.len() as u64;
-    verdict.figures.partitions = partitions.len() as u64;
+    verdict.figures.partitions = here.len() as u64;
     let mut judge = Judge { disk: &*overlay, verdict, progress: &mut progress, watch };
-    let mut known = BTreeSet::new();
-    for topic in &topics {
-        for partition in topic.partitions() {
-            known.insert(partition.folder().to_owned());
-            judge.partition(partition, topic.settings().cleanup.compacts())?;
-        }
+    for partition in &here {
+        judge.partition(partition)?;
     }
     let mut verdict = judge.verdict;
-    // What the start tidied up on the overlay is still there below.
-    judge_strays(survey, &known, &partitions, &mut verdict)?;
+    for survey in surveys {
+        // What the start tidied up on the overlay is still there below.
+        judge_strays(survey, &here, &mut verdict)?;
+    }
     verdict.findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     Ok(verdict)
 }
@@ -211,7 +221,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn partition(&mut self, partition: &Partition, holes: bool) -> Result<(), InspectError> {
+    fn partition(&mut self, partition: &Partition) -> Result<(), InspectError> {
         if let Some(why) = partition.damage() {
             let file = partition.folder().to_owned();
             self.verdict.add(Finding::damage(file, why));
@@ -224,6 +234,7 @@ impl Judge<'_> {
             let base = segment.base().get();
             let end = segments.get(i + 1).map_or(positions.log_end, |next| next.base()).get();
             let file = path(partition.folder(), segment.base(), "log");
+            let holes = segment.is_sparse();
             if base > next && !holes {
                 let what = "offsets before this segment are missing";
                 self.lose(partition, Finding::damage(&file, what), next, Some(base));
@@ -409,10 +420,11 @@ fn header_at(log: &dyn crate::disk::DiskFile, byte: u64) -> io::Result<Option<i6
 /// Files and folders that belong to no partition.
 fn judge_strays(
     survey: &Survey,
-    known: &BTreeSet<PathBuf>,
     partitions: &[&Arc<Partition>],
     verdict: &mut Verdict,
 ) -> Result<(), InspectError> {
+    let known: BTreeMap<&Path, &Arc<Partition>> =
+        partitions.iter().map(|p| (p.folder(), *p)).collect();
     let topics = survey.dir.join("topics");
     let folders = match survey.disk.list(&topics) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -421,29 +433,18 @@ fn judge_strays(
     for entry in folders {
         let folder = topics.join(&entry.name);
         if !entry.is_dir {
-            verdict.add(Finding::notice(
-                folder,
-                "it belongs to nobody here",
-                "remove it if you know it",
-            ));
-        } else if !known.contains(&folder) {
-            verdict.add(Finding::notice(
-                folder,
-                "it belongs to no topic: it was deleted, or never got to be one",
-                NEXT_START,
-            ));
+            let what = "it belongs to nobody here";
+            verdict.add(Finding::notice(folder, what, "remove it if you know it"));
+            continue;
         }
-    }
-    for partition in partitions {
-        let folder = partition.folder();
-        let bases: BTreeSet<i64> =
-            partition.segments_and_checkpoint().0.iter().map(|s| s.base().get()).collect();
-        let files = match survey.disk.list(folder) {
-            // Nothing was written to it yet.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            files => files.map_err(InspectError::io(folder))?,
+        let Some(partition) = known.get(&*folder) else {
+            let what = "it belongs to no topic: it was deleted, or never got to be one";
+            verdict.add(Finding::notice(folder, what, NEXT_START));
+            continue;
         };
-        for entry in files {
+        let segments = partition.segments_and_checkpoint().0;
+        let bases: BTreeSet<i64> = segments.iter().map(|s| s.base().get()).collect();
+        for entry in survey.disk.list(&folder).map_err(InspectError::io(&folder))? {
             let base = entry.name.split('.').next().and_then(|base| base.parse::<i64>().ok());
             if base.is_some_and(|base| !bases.contains(&base)) {
                 let what = "no segment of this partition has that number";

@@ -4,7 +4,6 @@ use crate::sim::{Sim, Step, settings};
 use headwater_log::disk::fake::FakeDisk;
 use headwater_log::inspect::{self, InspectError, Severity, Verdict};
 use headwater_log::metadata::Durability;
-use std::path::Path;
 use std::sync::Arc;
 
 impl Sim {
@@ -16,7 +15,7 @@ impl Sim {
         let verdict = inspect::verify(
             Arc::new(disk.clone()),
             Arc::new(self.clock.clone()),
-            Path::new("/data"),
+            &self.options.dirs,
             &mut |progress| assert!(progress.done_bytes <= progress.total_bytes),
         );
         assert_eq!(disk.changes(), before, "verify changes nothing: {:?}", disk.trace());
@@ -62,7 +61,7 @@ fn a_directory_in_use_is_not_judged() {
     let verdict = inspect::verify(
         Arc::new(running.disk.clone()),
         Arc::new(running.clock.clone()),
-        Path::new("/data"),
+        &sim.options.dirs,
         &mut |_| {},
     );
     assert!(matches!(verdict, Err(InspectError::InUse { .. })), "{verdict:?}");
@@ -70,7 +69,7 @@ fn a_directory_in_use_is_not_judged() {
     let nowhere = inspect::verify(
         Arc::new(sim.disk.clone()),
         Arc::new(sim.clock.clone()),
-        Path::new("/data/topics"),
+        &["/data/topics".into()],
         &mut |_| {},
     );
     assert!(matches!(nowhere, Err(InspectError::NotADirectory { .. })), "{nowhere:?}");
