@@ -50,6 +50,27 @@ pub struct LogOptions {
     pub max_bytes: Option<u64>,
 }
 
+impl Default for LogOptions {
+    /// What a small node has; only the directories must be named.
+    fn default() -> Self {
+        Self {
+            dirs: Vec::new(),
+            journal_file_bytes: 16 << 20,
+            journal_files: 4,
+            commit_delay: Duration::ZERO,
+            uncommitted_bytes_max: 64 << 20,
+            tail_bytes_max: 16 << 20,
+            memory_sync: Duration::from_secs(1),
+            labeller: None,
+            open_files_max: 256,
+            producer_id_expiration: Duration::from_secs(86_400),
+            topics_max: u32::MAX,
+            partitions_max: u32::MAX,
+            max_bytes: None,
+        }
+    }
+}
+
 /// What recovery found and did.
 #[derive(Debug, Clone, Default)]
 pub struct Recovery {

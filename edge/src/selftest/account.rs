@@ -15,7 +15,6 @@ use headwater_log::{Log, LogOptions, Offset, Partition, ReadLimit, Recovery, Top
 use headwater_log::{batch, clock::SystemClock, disk::SystemDisk};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 const TOPIC: &str = "selftest";
 /// Bytes of a record at most.
@@ -65,15 +64,7 @@ pub(super) fn open(dir: &Path, partitions: u32) -> anyhow::Result<(Log, Topic, R
         dirs: vec![dir.to_owned()],
         // A small ring comes round often: more checkpoints, more reuse.
         journal_file_bytes: 4 << 20,
-        journal_files: 4,
-        commit_delay: Duration::ZERO,
-        uncommitted_bytes_max: 64 << 20,
-        tail_bytes_max: 16 << 20,
-        memory_sync: Duration::from_secs(1),
-        open_files_max: 256,
-        topics_max: 1,
-        partitions_max: partitions,
-        max_bytes: None,
+        ..LogOptions::default()
     };
     let (log, recovery) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock))?;
     let topic = match log.topic(TOPIC) {

@@ -14,7 +14,6 @@ use crate::{Log, Recovery};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Why there is nothing to say of a directory.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +187,8 @@ pub(crate) fn start(
     clock: Arc<dyn Clock>,
 ) -> Result<(Log, Recovery, Arc<Overlay>), OpenError> {
     let overlay = Arc::new(Overlay::new(Arc::clone(disk)));
-    let (log, recovery) = Log::open(options(dirs), Arc::clone(&overlay) as Arc<dyn Disk>, clock)?;
+    let options = LogOptions { dirs: dirs.to_vec(), ..LogOptions::default() };
+    let (log, recovery) = Log::open(options, Arc::clone(&overlay) as Arc<dyn Disk>, clock)?;
     Ok((log, recovery, overlay))
 }
 
@@ -223,22 +223,5 @@ pub(crate) fn refused(error: OpenError) -> InspectError {
         OpenError::Damaged { dir, detail } => {
             InspectError::Io { path: dir, source: io::Error::other(detail) }
         }
-    }
-}
-
-/// A start that is never asked to commit, delete or serve anything.
-pub(crate) fn options(dirs: &[PathBuf]) -> LogOptions {
-    LogOptions {
-        dirs: dirs.to_vec(),
-        journal_file_bytes: 16 << 20,
-        journal_files: 4,
-        commit_delay: Duration::ZERO,
-        uncommitted_bytes_max: 1 << 20,
-        tail_bytes_max: 1 << 20,
-        memory_sync: Duration::from_secs(1),
-        open_files_max: 256,
-        topics_max: u32::MAX,
-        partitions_max: u32::MAX,
-        max_bytes: None,
     }
 }
