@@ -1,9 +1,12 @@
-//! Any bytes as a record batch: as they are, and with a CRC that fits, so that what lies behind it is reached.
+//! Any bytes as a record batch: as they are, with a CRC that fits, so that what lies behind it is reached, and with its
+//! records compressed by each codec, which changes nothing of what is read.
 
 #![no_main]
 
 use bytes::Bytes;
-use headwater_log::batch::{self, BatchHeader, HEADER_BYTES};
+use headwater_log::batch::compression::{Codec, Compression};
+use headwater_log::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
+use headwater_log::record::Record;
 use libfuzzer_sys::fuzz_target;
 
 const CRC_AT: usize = 17;
@@ -31,6 +34,7 @@ fn read(mut input: Vec<u8>) {
         }
         assert!(!whole || count == header.record_count);
     }
+    same_when_compressed(&input);
     // On its way to another cluster it stays a batch of the same records.
     batch::readdress(&mut input, 4_711, 3, 17);
     let after = batch::verify(&input).expect("a readdressed batch is whole");
@@ -39,6 +43,21 @@ fn read(mut input: Vec<u8>) {
         (0, 4_711, 3, 17)
     );
     assert_eq!(after.record_count, header.record_count);
+}
+
+/// What a reader gets out of a batch.
+fn outcome(batch: Vec<u8>) -> Result<Vec<Result<Record, BatchError>>, BatchError> {
+    batch::records(&Bytes::from(batch)).map(Iterator::collect)
+}
+
+fn same_when_compressed(input: &[u8]) {
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let compression = Compression { codec, level: None };
+        let Some(small) = batch::compressed(input, compression) else { continue };
+        let header = batch::verify(&small).expect("a compressed batch is whole");
+        assert!(small.len() < input.len() && header.codec() == codec);
+        assert_eq!(outcome(small), outcome(input.to_vec()), "{codec}");
+    }
 }
 
 fuzz_target!(|input: &[u8]| {

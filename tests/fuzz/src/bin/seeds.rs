@@ -1,7 +1,8 @@
 //! Writes the seed corpus anew: `cargo run --bin seeds`, in this folder.
 
 use bytes::BytesMut;
-use headwater_log::batch::{BatchBuilder, Seal};
+use headwater_log::batch::compression::{self, Codec, Compression};
+use headwater_log::batch::{self, BatchBuilder, Seal};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{LeaderEpoch, Offset};
 use headwater_mqtt::codec::{
@@ -18,6 +19,7 @@ fn main() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     packets(&corpus.join("mqtt_decode"));
     batches(&corpus.join("record_batch"));
+    streams(&corpus.join("codecs"));
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
@@ -194,6 +196,25 @@ fn batches(folder: &Path) {
             node_slot: 0,
             base_sequence: 40,
         };
-        write(folder, name, &builder.seal(seal).expect("not empty"));
+        let batch = builder.seal(seal).expect("not empty");
+        write(folder, name, &batch);
+        for codec in CODECS {
+            if let Some(small) = batch::compressed(&batch, Compression { codec, level: None }) {
+                write(folder, &format!("{name}-{codec}"), &small);
+            }
+        }
+    }
+}
+
+const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+/// A stream of each codec behind the byte that chooses it, with a limit of 32 KiB.
+fn streams(folder: &Path) {
+    let plain = b"{\"line\":7,\"temperature\":21.5}".repeat(9);
+    for codec in CODECS {
+        let mut out = vec![0xf0 | (codec as u8 - 1)];
+        compression::compress(Compression { codec, level: None }, &plain, &mut out)
+            .expect("memory");
+        write(folder, codec.name(), &out);
     }
 }
