@@ -3,10 +3,11 @@
 //! Invariant: what is asked of all directories is asked of each; the failure of one is not the failure of another.
 //! Neighbours: `log` is its public face, `threads` runs its steps, `recovery` makes it.
 
+use crate::commit::Committer;
 use crate::directory::Directory;
 use crate::metadata::Refusal;
 use crate::node::Node;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,11 +42,16 @@ impl Engine {
         Self { node, directories, producer_ids: Mutex::new((0, 0)), unused }
     }
 
-    /// One commit cycle in each directory; `false` when nothing waited.
+    /// One commit cycle in each directory, and a second one for what the first left to the compressor; `false` when nothing
+    /// waited.
     pub(crate) fn step_commit(&self) -> bool {
         let mut stepped = false;
         for directory in &self.directories {
-            stepped |= directory.committer.lock().step(directory);
+            let mut committer = directory.committer.lock();
+            stepped |= committer.step(directory);
+            if directory.shared.compressor.run_waiting() {
+                stepped |= committer.step(directory);
+            }
         }
         stepped
     }
@@ -97,7 +103,11 @@ impl Engine {
         let mut committers: Vec<_> = self.directories.iter().map(|d| d.committer.lock()).collect();
         loop {
             let pairs = self.directories.iter().zip(&mut committers);
-            let stepped: Vec<bool> = pairs.map(|(d, committer)| committer.step(d)).collect();
+            let step = |(d, committer): (&Arc<Directory>, &mut MutexGuard<'_, Committer>)| {
+                let compressed = d.shared.compressor.run_waiting();
+                committer.step(d) || compressed
+            };
+            let stepped: Vec<bool> = pairs.map(step).collect();
             if !stepped.contains(&true) {
                 break;
             }

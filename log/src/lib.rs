@@ -5,6 +5,7 @@ mod catalog;
 mod checkpoint;
 pub mod clock;
 mod commit;
+mod compressor;
 mod create;
 mod directory;
 pub mod disk;

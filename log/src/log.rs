@@ -136,7 +136,7 @@ pub enum OpenError {
 /// The log of a node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Log {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
 }
 
 /// A topic and its partitions. Cheap to clone.

@@ -7,6 +7,7 @@
 //! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
 use crate::clock::Clock;
+use crate::compressor::Compressor;
 use crate::disk::Disk;
 use crate::metadata::DirectoryNumber;
 use crate::partition::replica::Leadership;
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) unlabelled: Mutex<VecDeque<(Weak<Partition>, Weak<Segment>)>>,
     pub(crate) aborted: Lists,
     pub(crate) queue: Queue,
+    pub(crate) compressor: Compressor,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
     /// Bytes of batches in the partitions' memory tails, committed ones only.
@@ -153,6 +155,11 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) producers_expired: AtomicU64,
     pub(crate) partitions_full: AtomicUsize,
+    /// Batches that went through the compressor: their bytes before and after.
+    pub(crate) compress_plain_bytes: AtomicU64,
+    pub(crate) compress_stored_bytes: AtomicU64,
+    /// Batches stored as they are because too much waited for the compressor.
+    pub(crate) compress_skipped: AtomicU64,
 }
 
 impl Counters {
@@ -194,6 +201,7 @@ impl Shared {
             committed_sequence: AtomicU64::new(0),
             absent_since: AtomicU64::new(0),
             queue: Queue::default(),
+            compressor: Compressor::default(),
             uncommitted_bytes: AtomicUsize::new(0),
             uncommitted_bytes_max: budget.uncommitted_bytes_max,
             tail_bytes: AtomicUsize::new(0),

@@ -26,6 +26,12 @@ pub struct LogStats {
     pub sync_histogram: [u64; 16],
     /// Histogram of commit sizes: count of cycles with at most 2^(i) KiB of batches, i = 0.., the last is the rest.
     pub size_histogram: [u64; 16],
+    /// Bytes of batches made here that went to their topic's codec, before it.
+    pub compress_plain_bytes: u64,
+    /// Bytes of the same batches as they were stored.
+    pub compress_stored_bytes: u64,
+    /// Batches stored as they are because too much waited for the codec.
+    pub compress_skipped: u64,
     /// Bytes of the ring in use (not yet released by a checkpoint).
     pub journal_used_bytes: u64,
     /// Bytes of the ring.
@@ -114,6 +120,9 @@ impl LogStats {
         self.committed_bytes += get(&c.committed_bytes);
         self.sync_ns += get(&c.sync_ns);
         self.sync_ns_max = self.sync_ns_max.max(get(&c.sync_ns_max));
+        self.compress_plain_bytes += get(&c.compress_plain_bytes);
+        self.compress_stored_bytes += get(&c.compress_stored_bytes);
+        self.compress_skipped += get(&c.compress_skipped);
         for (sum, bucket) in self.sync_histogram.iter_mut().zip(&c.sync_histogram) {
             *sum += get(bucket);
         }

@@ -1,4 +1,5 @@
-//! The threads of an open log, for each directory: commit, checkpoint, upkeep, and one that makes journal files ahead of need.
+//! The threads of an open log, for each directory: commit, checkpoint, upkeep, one that makes journal files ahead of need, and
+//! one that compresses.
 //!
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
 //! Neighbours: `commit`, `checkpoint` and `retention` have the steps.
@@ -42,6 +43,7 @@ impl Threads {
             spawn("checkpoint", run_checkpoint);
             spawn("upkeep", run_upkeep);
             spawn("ring", run_maker);
+            spawn("compress", run_compressor);
         }
         Self { engine: Arc::clone(engine), handles: Mutex::new(handles) }
     }
@@ -57,6 +59,7 @@ impl Threads {
             directory.wanted.state.lock().stop = true;
             directory.wanted.changed.notify_all();
             directory.shared.queue.wake();
+            directory.shared.compressor.stop();
         }
         for handle in self.handles.lock().drain(..) {
             let name = handle.thread().name().unwrap_or_default().to_owned();
@@ -152,4 +155,8 @@ fn run_maker(directory: &Directory) {
         }
         directory.make_file();
     }
+}
+
+fn run_compressor(directory: &Directory) {
+    directory.shared.compressor.run_until_stopped();
 }

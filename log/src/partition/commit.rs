@@ -2,7 +2,7 @@
 //!
 //! Invariant: only the committer moves `committed`, so between `take` and `publish` nobody else cuts or publishes.
 
-use super::state::TailBatch;
+use super::state::{Stage, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Loss, Partition, PlanError};
 use crate::disk::OpenMode;
@@ -52,13 +52,14 @@ impl Partition {
         }
     }
 
-    /// Seals the open batch and takes waiting batches of at most `room` bytes (at least one if `force`), giving each its place.
+    /// Seals the open batch, hands it to the compressor if the topic has a codec, and takes waiting batches of at most `room` bytes (at least one if `force`), giving each its place.
     pub(crate) fn take(
         self: &Arc<Self>,
         room: usize,
         force: bool,
     ) -> Result<Option<Taken>, PlanError> {
         let mut writer = self.writer.lock();
+        let compression = self.settings.read().compression;
         let mut batches = Vec::new();
         let (mut bytes, mut more) = (0, false);
         {
@@ -71,9 +72,16 @@ impl Partition {
                 return Ok(None);
             }
             let epoch = self.epoch();
-            state.seal(epoch);
+            if !state.is_compressing() {
+                state.seal(epoch);
+            }
+            self.offer_sealed(&mut state, compression);
             let from = state.position(state.committed);
             for batch in state.tail.iter().skip(from) {
+                // It comes back with the partition queued again.
+                if batch.stage == Stage::Compressing {
+                    break;
+                }
                 if bytes + batch.bytes.len() > room && !(force && batches.is_empty()) {
                     more = true;
                     break;

@@ -11,6 +11,7 @@
 mod append;
 mod commit;
 mod cut;
+mod compress;
 pub(crate) mod epochs;
 mod hold;
 mod labels;

@@ -29,6 +29,18 @@ pub(crate) struct TailBatch {
     pub(crate) bytes: Bytes,
     /// Base offset of the segment it goes to; meaningful once committed.
     pub(crate) segment: Offset,
+    pub(crate) stage: Stage,
+}
+
+/// How far a sealed batch is on its way to a cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Sealed here; the next cycle decides whether it is compressed.
+    Sealed,
+    /// With the compressor: no cycle takes it.
+    Compressing,
+    /// Its bytes are final.
+    Ready,
 }
 
 /// Memory that a batch in the tail takes beside its bytes, about.
@@ -124,7 +136,13 @@ impl State {
             node_sequence: Some(self.open_sequence),
             bytes,
             segment: Offset::ZERO,
+            stage: Stage::Sealed,
         });
+    }
+
+    /// Whether a batch is with the compressor. The open batch stays open then, and grows.
+    pub(crate) fn is_compressing(&self) -> bool {
+        self.tail.back().is_some_and(|b| b.stage == Stage::Compressing)
     }
 
     /// Adds a batch that is placed already: a client's, or one read back from the journal.
@@ -142,6 +160,7 @@ impl State {
             node_sequence,
             bytes,
             segment: Offset::ZERO,
+            stage: Stage::Ready,
         });
         self.end = base.plus(records).plus(1);
     }

@@ -1,5 +1,6 @@
 //! The engine as a whole, stepped on one thread, over the machine's own disk and over the fake one.
 
+mod compression;
 mod faults;
 mod life;
 mod lookup;

@@ -1,6 +1,7 @@
 //! A scripted life, ended after every single operation, in every way that the disk may end it.
 
 use crate::sim::{End, Sim, Step, settings};
+use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{FakeDisk, Fault, Outcome};
 use headwater_log::metadata::{Durability, TopicSettings};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,8 +14,10 @@ fn script() -> Vec<Step> {
         Wait,
     };
     let fsync = settings(Durability::Fsync);
-    let memory = settings(Durability::Memory);
-    let limited = TopicSettings { retention_ms: Some(5_000), ..fsync.clone() };
+    let zstd = Compression { codec: Codec::Zstd, level: None };
+    let memory = TopicSettings { compression: zstd, ..settings(Durability::Memory) };
+    let lz4 = Compression { codec: Codec::Lz4, level: None };
+    let limited = TopicSettings { retention_ms: Some(5_000), compression: lz4, ..fsync.clone() };
     let append = |topic, partition, records| Append { topic, partition, records, bytes: 300 };
     let produce = |topic, partition, records| Produce { topic, partition, records, bytes: 200 };
     let mut steps = vec![

@@ -4,6 +4,7 @@
 use crate::TOPICS;
 use crate::crash::case;
 use crate::sim::{End, Random, Sim, Step, settings};
+use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{Fault, Outcome};
 use headwater_log::metadata::{Durability, TopicSettings};
 
@@ -82,6 +83,10 @@ fn any_settings(random: &mut Random) -> TopicSettings {
         retention_bytes: (random.below(4) == 0).then_some(12_000),
         segment_bytes: [4 << 10, 8 << 10, 64 << 10][random.below(3) as usize],
         segment_ms: [2_000, 3_600_000][random.below(2) as usize],
+        compression: Compression {
+            codec: Codec::from_number(random.below(5) as u8).expect("there are five"),
+            level: None,
+        },
         ..settings(durability)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::model::{Change, Entry, Model, PartitionModel, Sent, TopicModel};
 use bytes::BytesMut;
+use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::batch::{self, BatchBuilder, Seal};
 use headwater_log::clock::fake::FakeClock;
 use headwater_log::disk::fake::FakeDisk;
@@ -559,7 +560,12 @@ pub(crate) fn client_batch(producer_id: i64, sequence: i32, values: &[Vec<u8>]) 
     };
     let mut bytes = BytesMut::from(&builder.seal(seal).expect("not empty")[..]);
     batch::readdress(&mut bytes, producer_id, 0, sequence);
-    bytes
+    // A producer that tries one codec after the other.
+    let codec = Codec::from_number((sequence % 5) as u8).expect("there are five");
+    match batch::compressed(&bytes, Compression { codec, level: None }) {
+        Some(small) => BytesMut::from(&small[..]),
+        None => bytes,
+    }
 }
 
 /// Every record that can be read from the log start on: offset, epoch, value.
@@ -582,7 +588,7 @@ pub(crate) fn read_all(partition: &Partition) -> Vec<(i64, Entry)> {
         }
         for bytes in &read.batches {
             let header = batch::verify(bytes).expect("a served batch is whole");
-            for record in batch::records(bytes).expect("uncompressed") {
+            for record in batch::records(bytes).expect("a served batch is whole") {
                 let record = record.expect("a served record is whole");
                 if record.offset >= start.get() {
                     let value = record.value.expect("no tombstones here").to_vec();
