@@ -30,6 +30,8 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn spec() -> TopicSpec {
     TopicSpec {
+        compression: headwater_config::Codec::None,
+        compression_level: None,
         partitions: 4,
         durability: Durability::Fsync,
         retention: Some(Duration::from_secs(7 * 24 * 3_600)),

@@ -181,6 +181,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Begin a new segment when the first record of the current one is older than this."),
     key("topic_defaults", "batch_bytes_max", Bytes(KIB, 128 * MIB, None), Default("1048588B"),
         "Largest record batch (Kafka's max.message.bytes)."),
+    key("topic_defaults", "compression", Choice(&["none", "gzip", "snappy", "lz4", "zstd"], &[]), Optional("zstd"),
+        "Codec of the batches made of MQTT messages; left out: none. A Kafka client's batch keeps its own."),
+    key("topic_defaults", "compression_level", Integer(1, 22), Optional("3"),
+        "The codec's level: gzip 1 to 9, zstd 1 to 22; snappy and lz4 have none. Left out: the codec's default (6, 3)."),
 
     key("topic", "name", Text, Required("telemetry"),
         "Name of the topic, or a glob over names: `*` for any run of characters, `?` for one."),
@@ -192,7 +196,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("topic", "index_bytes_max", Bytes(KIB, GIB, None), Optional("10MiB"), "As in [topic_defaults]."),
     key("topic", "segment_time", Time(SECOND, YEARS_100, None), Optional("1d"), "As in [topic_defaults]."),
     key("topic", "batch_bytes_max", Bytes(KIB, 128 * MIB, None), Optional("1048588B"), "As in [topic_defaults]."),
-    key("topic", "compression", Later, Optional(""), "Codec of the batches made here."),
+    key("topic", "compression", Choice(&["none", "gzip", "snappy", "lz4", "zstd"], &[]), Optional("zstd"), "As in [topic_defaults]."),
+    key("topic", "compression_level", Integer(1, 22), Optional("3"), "As in [topic_defaults]."),
     key("topic", "mqtt", Later, Optional(""), "MQTT topic of records made by Kafka clients."),
 
     key("route", "mqtt", Text, Required("plant/{line}/{device}/telemetry/#"),

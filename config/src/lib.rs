@@ -25,9 +25,9 @@ pub use defaults::defaults_file;
 pub use glob::Glob;
 pub use report::{Problem, Report};
 pub use settings::{
-    Ack, Config, DEFAULT_TOPIC, DiskBudget, Durability, HostPort, Limits, Listener, LogFormat,
-    Logging, Protocol, Route, Site, Storage, TopicDefaults, TopicRule, TopicSpec, Uplink,
-    UplinkTopic, is_topic_name,
+    Ack, Codec, Config, DEFAULT_TOPIC, DiskBudget, Durability, HostPort, Limits, Listener,
+    LogFormat, Logging, Protocol, Route, Site, Storage, TopicDefaults, TopicRule, TopicSpec,
+    Uplink, UplinkTopic, is_topic_name,
 };
 
 /// Where settings come from, weakest first; the built-in defaults lie below all.

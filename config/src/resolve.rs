@@ -8,8 +8,8 @@ use crate::glob::Glob;
 use crate::keys::{self, SECTIONS, SECTIONS_LATER};
 use crate::report::{Origin, Problems};
 use crate::settings::{
-    Config, DiskBudget, Durability, HostPort, Limits, Listener, LogFormat, Logging, Protocol, Site,
-    Storage, TopicDefaults, TopicRule, TopicSpec,
+    Codec, Config, DiskBudget, Durability, HostPort, Limits, Listener, LogFormat, Logging,
+    Protocol, Site, Storage, TopicDefaults, TopicRule, TopicSpec,
 };
 use crate::tree::{Table, Value, default_listeners};
 use crate::values::{self, Values, did_you_mean};
@@ -44,7 +44,7 @@ pub(crate) fn resolve(root: &Table, problems: &mut Problems) -> Config {
     let listeners = resolve_listeners(&listeners, problems);
     let topic_defaults = TopicDefaults {
         auto_create: defaults.bool("auto_create"),
-        spec: topic_spec(&defaults, None),
+        spec: topic_spec(&defaults, None, problems),
     };
     let topics = resolve_topics(&topics, &topic_defaults.spec, problems);
     let mut config = Config {
@@ -195,13 +195,14 @@ fn resolve_logging(v: &Values, problems: &mut Problems) -> Logging {
 }
 
 /// The settings of a topic; what is left out comes from `defaults`, or from the table of keys where that is `None`.
-fn topic_spec(v: &Values, defaults: Option<&TopicSpec>) -> TopicSpec {
+fn topic_spec(v: &Values, defaults: Option<&TopicSpec>, problems: &mut Problems) -> TopicSpec {
     let inherit = |given: Option<u64>, f: fn(&TopicSpec) -> u64| {
         given.or(defaults.map(f)).unwrap_or_default()
     };
     let partitions = inherit(v.integer("partitions"), |d| d.partitions.into());
     let index = inherit(v.bytes("index_bytes_max").flatten(), |d| d.index_bytes_max.into());
     let batch = inherit(v.bytes("batch_bytes_max").flatten(), |d| d.batch_bytes_max.into());
+    let (compression, compression_level) = compression(v, defaults, problems);
     TopicSpec {
         partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
         durability: match (v.text("durability"), defaults) {
@@ -221,7 +222,40 @@ fn topic_spec(v: &Values, defaults: Option<&TopicSpec>) -> TopicSpec {
             .or(defaults.map(|d| d.segment_time))
             .unwrap_or_default(),
         batch_bytes_max: u32::try_from(batch).unwrap_or(u32::MAX),
+        compression,
+        compression_level,
     }
+}
+
+/// Codec and level. A level is inherited together with its codec only.
+fn compression(
+    v: &Values,
+    defaults: Option<&TopicSpec>,
+    problems: &mut Problems,
+) -> (Codec, Option<u8>) {
+    let inherited = defaults.map_or((Codec::None, None), |d| (d.compression, d.compression_level));
+    let codec = match v.text("compression") {
+        Some("gzip") => Codec::Gzip,
+        Some("snappy") => Codec::Snappy,
+        Some("lz4") => Codec::Lz4,
+        Some("zstd") => Codec::Zstd,
+        Some(_) => Codec::None,
+        None => inherited.0,
+    };
+    let Some(level) = v.integer("compression_level") else {
+        return (codec, if codec == inherited.0 { inherited.1 } else { None });
+    };
+    let level = u8::try_from(level).unwrap_or(u8::MAX);
+    let help = match codec.level_max() {
+        Some(max) if level <= max => return (codec, Some(level)),
+        Some(max) => format!("it could be 1 to {max}"),
+        None => "levels are for compression = \"gzip\" (1 to 9) and \"zstd\" (1 to 22)".to_owned(),
+    };
+    let name = format!("{codec:?}").to_lowercase();
+    let message = format!("compression = \"{name}\" has no level {level}");
+    let path = v.path_of("compression_level");
+    problems.add(v.origin("compression_level"), &path, message, Some(help));
+    (codec, None)
 }
 
 fn resolve_topics(
@@ -253,7 +287,7 @@ fn resolve_topics(
             problems.add(at, &path, message, Some("put all its keys into one".into()));
             continue;
         }
-        rules.push(TopicRule { name: glob, spec: topic_spec(v, Some(defaults)) });
+        rules.push(TopicRule { name: glob, spec: topic_spec(v, Some(defaults), problems) });
     }
     rules
 }

@@ -196,6 +196,34 @@ impl fmt::Display for Ack {
     }
 }
 
+/// Codec of the batches made here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codec {
+    /// As they are.
+    #[default]
+    None,
+    /// gzip
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Codec {
+    /// The highest level it takes, from 1 on; `None` when it has none.
+    #[must_use]
+    pub fn level_max(self) -> Option<u8> {
+        match self {
+            Self::Gzip => Some(9),
+            Self::Zstd => Some(22),
+            Self::None | Self::Snappy | Self::Lz4 => None,
+        }
+    }
+}
+
 /// Settings of one topic, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -215,6 +243,10 @@ pub struct TopicSpec {
     pub segment_time: Duration,
     /// Largest batch.
     pub batch_bytes_max: u32,
+    /// Codec of the batches made here.
+    pub compression: Codec,
+    /// Its level, `None` for its default.
+    pub compression_level: Option<u8>,
 }
 
 /// `[topic_defaults]`

@@ -92,6 +92,8 @@ fn the_file_of_the_design_is_right() {
         [[topic]]
         name = "scratch.*"
         durability = "memory"
+        compression = "zstd"
+        compression_level = 5
         retention = "forever"
         [[uplink]]
         name = "dc"
@@ -108,6 +110,12 @@ fn the_file_of_the_design_is_right() {
     assert_eq!(config.topic("telemetry").segment_bytes, 32 << 20);
     assert_eq!(config.topic("scratch.a").durability, Durability::Memory);
     assert_eq!(config.topic("scratch.a").retention, None);
+    let codec = |topic: &str| {
+        let spec = config.topic(topic);
+        (spec.compression, spec.compression_level)
+    };
+    assert_eq!(codec("scratch.a"), (Codec::Zstd, Some(5)));
+    assert_eq!(codec("telemetry"), (Codec::None, None));
     assert_eq!(config.routes[1].ack_uplink.as_deref(), Some("dc"));
     assert_eq!(config.routes[0].headers.len(), 2);
     let uplink = &config.uplinks[0];
@@ -132,6 +140,27 @@ fn every_kind_of_wrong_file_is_explained() {
             "unknown section",
             "[storag]\ndir = \"x\"",
             &["headwater.toml:1:2: storag: unknown section (did you mean `storage`?)"],
+        ),
+        (
+            "level without a codec that has one",
+            "[[topic]]\nname = \"t\"\ncompression = \"lz4\"\ncompression_level = 3",
+            &[
+                "headwater.toml:4:21: topic[0].compression_level: compression = \"lz4\" has no level 3",
+                "levels are for compression = \"gzip\" (1 to 9) and \"zstd\" (1 to 22)",
+            ],
+        ),
+        (
+            "level above the codec's",
+            "[topic_defaults]\ncompression = \"gzip\"\ncompression_level = 10",
+            &["compression = \"gzip\" has no level 10", "it could be 1 to 9"],
+        ),
+        (
+            "unknown codec",
+            "[topic_defaults]\ncompression = \"lzma\"",
+            &[
+                "\"lzma\" is none of its values",
+                "(it could be \"none\", \"gzip\", \"snappy\", \"lz4\" or \"zstd\")",
+            ],
         ),
         ("unknown key far from all", "[logging]\ncolour = 1", &["it could be level, format"]),
         (

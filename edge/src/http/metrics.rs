@@ -136,6 +136,21 @@ fn log(page: &mut Page, stats: &LogStats) {
         ),
         ("headwater_log_checkpoints_total", "Checkpoints ended.", stats.checkpoints),
         (
+            "headwater_log_compress_plain_bytes_total",
+            "Bytes of batches made here before their topic's codec.",
+            stats.compress_plain_bytes,
+        ),
+        (
+            "headwater_log_compress_stored_bytes_total",
+            "Bytes of the same batches as stored.",
+            stats.compress_stored_bytes,
+        ),
+        (
+            "headwater_log_compress_skipped_total",
+            "Batches stored uncompressed because too much waited for the codec.",
+            stats.compress_skipped,
+        ),
+        (
             "headwater_log_indexes_rebuilt_total",
             "Segments whose indexes were missing or wrong, and made again.",
             stats.indexes_rebuilt,

@@ -153,6 +153,16 @@ impl From<&headwater_config::TopicSpec> for TopicSettings {
             segment_bytes: spec.segment_bytes,
             segment_ms: ms(spec.segment_time),
             batch_bytes_max: spec.batch_bytes_max,
+            compression: Compression {
+                codec: match spec.compression {
+                    headwater_config::Codec::None => Codec::None,
+                    headwater_config::Codec::Gzip => Codec::Gzip,
+                    headwater_config::Codec::Snappy => Codec::Snappy,
+                    headwater_config::Codec::Lz4 => Codec::Lz4,
+                    headwater_config::Codec::Zstd => Codec::Zstd,
+                },
+                level: spec.compression_level.and_then(|level| i8::try_from(level).ok()),
+            },
             index_bytes_max: spec.index_bytes_max,
             ..Self::default()
         }

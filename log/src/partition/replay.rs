@@ -63,6 +63,10 @@ impl Partition {
         writer.in_catalog = known;
         writer.producers = entry.producers.clone();
         writer.folded = end;
+        if start == end.get() && planned > 0 {
+            // Nothing is left to read, perhaps since the end moved up over lost records: no segment has a hole in its middle.
+            writer.force_roll();
+        }
         let mut state = State::new(end, entry.epochs, entry.producers, entry.node_sequence);
         for (base, aborted) in &entry.aborted {
             // One that lies with no segment of the catalog's would be of no use to anybody.

@@ -245,6 +245,7 @@ mod tests {
                 node_sequence: None,
                 bytes: Bytes::new(),
                 segment: Offset::ZERO,
+                stage: Stage::Ready,
             });
         }
     }

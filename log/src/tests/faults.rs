@@ -395,3 +395,33 @@ fn a_memory_topic_loses_at_most_what_was_not_synced() {
     log.step_commit();
     assert_eq!(values(&p).len(), found.len() + 1);
 }
+
+#[test]
+fn a_memory_topic_that_lost_what_was_deleted_goes_on_in_a_segment_of_its_own() {
+    let mut rig = Rig::new();
+    let (log, _) = rig.open();
+    let memory = TopicSettings { durability: Durability::Memory, ..settings() };
+    let p = topic(&log, "t", 1, memory)[0].clone();
+    append(&p, "synced");
+    log.step_commit();
+    log.step_checkpoint().unwrap();
+    append(&p, "lost");
+    append(&p, "lost");
+    log.step_commit();
+    // The deletion is in the journal, the records are in the kernel only.
+    p.delete_before(p.positions().high_watermark);
+    log.step_commit();
+    drop(log);
+    rig.crash();
+    // A start that appends nothing, and another one: the first knew of the hole, the second has to, too.
+    drop(rig.open());
+    rig.crash();
+    let (log, _) = rig.open();
+    let p = first(&log);
+    assert_eq!(p.positions().log_start.get(), 3);
+    append(&p, "after");
+    log.step_commit();
+    log.step_checkpoint().unwrap();
+    assert!(p.evict(p.positions().high_watermark) > 0, "read from the file, not from memory");
+    assert_eq!(values(&p), ["after"]);
+}

@@ -4,6 +4,7 @@
 //! Keys whose only supported value is Kafka's default are accepted with that value.
 //! Neighbours: `create_topics` reads them, `describe_configs` shows them.
 
+use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::metadata::{Cleanup, Durability, TopicSettings};
 
 /// Kafka's `ConfigDef.Type` on the wire.
@@ -26,6 +27,16 @@ pub(super) struct Entry {
 
 /// Headwater's own key: `memory` or `fsync`.
 const DURABILITY: &str = "headwater.durability";
+
+/// Kafka's keys of a topic's codec and its levels (KIP-390), with Kafka's defaults.
+const COMPRESSION: &str = "compression.type";
+const GZIP_LEVEL: &str = "compression.gzip.level";
+const GZIP_LEVEL_DEFAULT: i64 = -1;
+/// Kafka's default is the fast mode, and the only one here.
+const LZ4_LEVEL: &str = "compression.lz4.level";
+const LZ4_LEVEL_DEFAULT: i64 = 9;
+const ZSTD_LEVEL: &str = "compression.zstd.level";
+const ZSTD_LEVEL_DEFAULT: i64 = 3;
 
 /// Bounds of a batch: Kafka's smallest useful one and what fits a segment here.
 const BATCH_BYTES: std::ops::RangeInclusive<i64> = 1024..=(64 << 20);
@@ -57,10 +68,27 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             "delete old segments, or keep the newest record per key",
         ),
         entry(
-            "compression.type",
-            "producer".to_owned(),
+            GZIP_LEVEL,
+            level_shown(settings, Codec::Gzip, GZIP_LEVEL_DEFAULT),
+            Kind::Int,
+            "level of compression.type = gzip, -1 for its default",
+        ),
+        entry(LZ4_LEVEL, LZ4_LEVEL_DEFAULT.to_string(), Kind::Int, "lz4 has one level here"),
+        entry(
+            COMPRESSION,
+            match settings.compression.codec {
+                Codec::None => "producer",
+                codec => codec.name(),
+            }
+            .to_owned(),
             Kind::Text,
-            "batches keep the codec of their producer",
+            "codec of batches made of MQTT messages; a producer's batches keep theirs",
+        ),
+        entry(
+            ZSTD_LEVEL,
+            level_shown(settings, Codec::Zstd, ZSTD_LEVEL_DEFAULT),
+            Kind::Int,
+            "level of compression.type = zstd",
         ),
         entry(
             DURABILITY,
@@ -162,11 +190,68 @@ pub(super) fn set(
         "segment.ms" => {
             settings.segment_ms = number(key, value, 1..=i64::MAX)?.unsigned_abs();
         }
+        COMPRESSION => {
+            let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+            let choices = ["producer", "gzip", "snappy", "lz4", "zstd"];
+            let codec = codecs[choice(key, value, &choices)?];
+            if codec != settings.compression.codec {
+                settings.compression = Compression { codec, level: None };
+            }
+        }
+        GZIP_LEVEL => set_level(settings, key, value, Codec::Gzip, GZIP_LEVEL_DEFAULT)?,
+        ZSTD_LEVEL => set_level(settings, key, value, Codec::Zstd, ZSTD_LEVEL_DEFAULT)?,
         // What is left has one value only.
-        "compression.type" => drop(choice(key, value, &["producer"])?),
+        LZ4_LEVEL => drop(number(key, value, LZ4_LEVEL_DEFAULT..=LZ4_LEVEL_DEFAULT)?),
         "message.timestamp.type" => drop(choice(key, value, &["CreateTime"])?),
         _ => drop(number(key, value, 1..=1)?),
     }
+    Ok(())
+}
+
+/// Sets many keys, in an order in which each finds what it depends on.
+///
+/// # Errors
+/// As [`set`].
+pub(super) fn set_all<'a>(
+    settings: &mut TopicSettings,
+    configs: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
+) -> Result<(), String> {
+    // A level belongs to a codec, and clients send their keys in any order.
+    let (codecs, rest) = (configs.clone(), configs);
+    for (key, value) in codecs.filter(|(key, _)| *key == COMPRESSION) {
+        set(settings, key, value)?;
+    }
+    for (key, value) in rest.filter(|(key, _)| *key != COMPRESSION) {
+        set(settings, key, value)?;
+    }
+    Ok(())
+}
+
+fn level_shown(settings: &TopicSettings, codec: Codec, default: i64) -> String {
+    let level = settings.compression.level.filter(|_| settings.compression.codec == codec);
+    level.map_or(default, i64::from).to_string()
+}
+
+/// A level of a codec that the topic does not use would have no effect: only its default is taken then.
+fn set_level(
+    settings: &mut TopicSettings,
+    key: &str,
+    value: &str,
+    codec: Codec,
+    default: i64,
+) -> Result<(), String> {
+    if value.parse() == Ok(default) {
+        if settings.compression.codec == codec {
+            settings.compression.level = None;
+        }
+        return Ok(());
+    }
+    let range = codec.levels().unwrap_or(0..=0);
+    let level = number(key, value, i64::from(*range.start())..=i64::from(*range.end()))?;
+    if settings.compression.codec != codec {
+        return Err(format!("{key}: would have no effect without {COMPRESSION}={codec}"));
+    }
+    settings.compression.level = i8::try_from(level).ok();
     Ok(())
 }
 
@@ -238,6 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn a_level_belongs_to_its_codec() {
+        let mut settings = sample();
+        let configs = [("compression.zstd.level", Some("19")), ("compression.type", Some("zstd"))];
+        set_all(&mut settings, configs.into_iter()).unwrap();
+        let zstd = |level| Compression { codec: Codec::Zstd, level };
+        assert_eq!(settings.compression, zstd(Some(19)));
+        let shown = |settings: &TopicSettings, key: &str| {
+            entries(settings).into_iter().find(|entry| entry.key == key).unwrap().value
+        };
+        assert_eq!(shown(&settings, "compression.type"), "zstd");
+        assert_eq!(shown(&settings, "compression.zstd.level"), "19");
+        assert_eq!(shown(&settings, "compression.gzip.level"), "-1");
+        // What is shown can be set, also where a level is.
+        let all = entries(&settings);
+        let mut again = sample();
+        let pairs = all.iter().map(|entry| (entry.key, Some(entry.value.as_str())));
+        set_all(&mut again, pairs).unwrap();
+        assert_eq!(again, settings);
+        set(&mut settings, "compression.zstd.level", Some("3")).unwrap();
+        assert_eq!(settings.compression, zstd(None));
+        assert!(set(&mut settings, "compression.gzip.level", Some("7")).is_err());
+        set(&mut settings, "compression.zstd.level", Some("-5")).unwrap();
+        set(&mut settings, "compression.type", Some("gzip")).unwrap();
+        assert_eq!(settings.compression, Compression { codec: Codec::Gzip, level: None });
+    }
+
+    #[test]
     fn what_has_no_effect_is_refused() {
         for (key, value) in [
             ("unclean.leader.election.enable", "true"),
@@ -246,7 +358,11 @@ mod tests {
             ("segment.bytes", "10"),
             ("segment.bytes", "4294967296"),
             ("segment.index.bytes", "4"),
-            ("compression.type", "lz4"),
+            ("compression.type", "uncompressed"),
+            ("compression.type", "lz77"),
+            ("compression.gzip.level", "7"),
+            ("compression.lz4.level", "3"),
+            ("compression.zstd.level", "23"),
             ("cleanup.policy", "keep"),
             ("min.insync.replicas", "2"),
             ("message.timestamp.type", "LogAppendTime"),

@@ -121,10 +121,8 @@ fn plan(
         (None, _) => assigned(topic)?,
     };
     let mut settings = rule.settings.clone();
-    for config in &topic.configs {
-        configs::set(&mut settings, &config.name, config.value.as_deref())
-            .map_err(|text| (ErrorCode::InvalidConfig, text))?;
-    }
+    let configs = topic.configs.iter().map(|c| (c.name.as_str(), c.value.as_deref()));
+    configs::set_all(&mut settings, configs).map_err(|text| (ErrorCode::InvalidConfig, text))?;
     Ok((name, NewTopic { partitions, settings }, rule.settings))
 }
 
