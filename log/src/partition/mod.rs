@@ -10,8 +10,8 @@
 
 mod append;
 mod commit;
-mod cut;
 mod compress;
+mod cut;
 pub(crate) mod epochs;
 mod hold;
 mod labels;

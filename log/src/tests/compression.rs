@@ -92,7 +92,7 @@ fn a_batch_that_was_cut_while_it_was_compressed_stays_cut() {
     let directory = &log.engine.directories[0];
     append(&p, &"a".repeat(2_000));
     directory.committer.lock().step(directory);
-    p.cut(LeaderEpoch::new(77).unwrap());
+    p.cut(Some((LeaderEpoch::new(77).unwrap(), 0)));
     assert_eq!(p.positions().log_end, Offset::ZERO);
     assert!(directory.shared.compressor.run_waiting());
     assert_eq!(directory.shared.uncommitted_bytes.load(Ordering::Relaxed), 0);
