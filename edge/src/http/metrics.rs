@@ -121,7 +121,7 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
 }
 
 fn log(page: &mut Page, stats: &LogStats) {
-    let counters: [(&str, &str, u64); 6] = [
+    let counters: [(&str, &str, u64); 9] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
         (
