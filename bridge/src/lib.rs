@@ -8,6 +8,8 @@ mod bridge;
 mod cache;
 pub mod explain;
 mod ingress;
+#[cfg(test)]
+mod label_tests;
 pub mod ledger;
 pub mod partitioner;
 pub mod record;

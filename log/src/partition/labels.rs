@@ -43,6 +43,9 @@ impl Partition {
             let Some((segment, Some(behind))) = self.segment_of(next) else {
                 return Ok(Labelled { next, until: limit });
             };
+            if !segment.is_sealed() {
+                return Ok(Labelled { next, until: behind.min(limit) });
+            }
             let base = segment.base();
             let found = self.read_segment(&segment, Some(behind), |reading| {
                 let Some(labels_of) = self.shared.labels.of(reading)? else {
@@ -77,7 +80,7 @@ impl Partition {
         let base = segment.base();
         let Some((found, Some(behind))) = self.segment_of(base) else { return Ok(0) };
         // Another has its place by now.
-        if !Arc::ptr_eq(&found, segment) {
+        if !Arc::ptr_eq(&found, segment) || !segment.is_sealed() {
             return Ok(0);
         }
         self.read_segment(segment, Some(behind), |reading| {

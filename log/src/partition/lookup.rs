@@ -90,7 +90,9 @@ impl Partition {
             None
         };
         let base = found.and_then(|at| Offset::new(at.header.base_offset));
-        Ok(base.map_or(Looked::NotBefore(next.unwrap_or(flushed)), Looked::Batch))
+        // The last of its batches may be in memory alone, though another segment is begun.
+        let end = next.map_or(flushed, |next| next.min(flushed));
+        Ok(base.map_or(Looked::NotBefore(end), Looked::Batch))
     }
 
     /// The first of the records with the largest timestamp (Kafka's ListOffsets -3, KIP-734). Blocks.

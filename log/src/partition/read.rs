@@ -131,13 +131,12 @@ impl Partition {
         Ok((batches, next))
     }
 
-    /// The segment that has `offset`, and the base of the one behind it, if it is sealed.
+    /// The segment that has `offset`, and the base of the one behind it, if there is one.
     pub(super) fn segment_of(&self, offset: Offset) -> Option<(Arc<Segment>, Option<Offset>)> {
         let segments = self.segments.read();
         let next = segments.partition_point(|s| s.base() <= offset);
         let segment = segments.get(next.checked_sub(1)?)?;
-        let behind = segments.get(next).filter(|_| segment.is_sealed()).map(|s| s.base());
-        Some((Arc::clone(segment), behind))
+        Some((Arc::clone(segment), segments.get(next).map(|s| s.base())))
     }
 
     /// Runs `read` on an open segment. A segment that retention has just removed shows as out of range.

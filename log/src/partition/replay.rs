@@ -222,7 +222,11 @@ impl Partition {
             let file = self.open_segment(&active)?;
             let size = file.size_bytes()?;
             // Of the life before, which may have had other records where this one goes on.
-            remove_hints(&*self.shared.disk, &self.folder, active.base())?;
+            if let Err(e) = remove_hints(&*self.shared.disk, &self.folder, active.base()) {
+                // The records are there: it is this start that fails, nothing is lost.
+                self.shared.go_offline(format!("removing old indexes of {self:?}: {e}"));
+                return Err(e);
+            }
             let mut scan = Scan::new(&*file, active.written(), size);
             let mut adopted = false;
             while let Some(Ok(at)) = scan.next()? {
@@ -284,7 +288,14 @@ impl Partition {
                 let now = self.shared.log_clock_ms.load(Ordering::Relaxed);
                 let segment = Arc::new(Segment::new(end, now));
                 self.shared.files.put(segment.key(), file);
-                self.segments.write().push(segment);
+                {
+                    let mut segments = self.segments.write();
+                    // Read to its end.
+                    if let Some(whole) = segments.last() {
+                        whole.set_sealed(true);
+                    }
+                    segments.push(segment);
+                }
                 self.store_snapshot(writer, end);
                 writer.resume_folder();
                 Ok(true)

@@ -45,7 +45,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) file: &'a dyn DiskFile,
     pub(crate) indexes: &'a Indexes,
     pub(crate) folder: &'a Path,
-    /// The base of the segment behind it, if it is sealed.
+    /// The base of the segment behind it, if there is one. It may not be wholly written all the same.
     pub(crate) next: Option<Offset>,
 }
 
@@ -306,8 +306,8 @@ impl Reading<'_> {
 
     /// The byte of the batch that an entry names, once that batch has been found to be what the entry says.
     fn begin(&self, find: impl Fn(Offsets<'_>, Times<'_>) -> Entry) -> io::Result<u64> {
-        let Self { segment, file, indexes, folder, next } = *self;
-        if next.is_none() {
+        let Self { segment, file, indexes, folder, .. } = *self;
+        if !segment.is_sealed() {
             let entry = indexes.of_growing(segment, file, &find)?;
             return Ok(self.follow(&entry)?.unwrap_or(0));
         }

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// deletion of records and retention, producers that repeat themselves.
 fn script() -> Vec<Step> {
     use Step::{
-        Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, Produce, Repeat, Trim,
-        Wait,
+        Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, LookUp, Produce,
+        Repeat, Spoil, Trim, Wait,
     };
     let fsync = settings(Durability::Fsync);
     let zstd = Compression { codec: Codec::Zstd, level: None };
@@ -71,6 +71,12 @@ fn script() -> Vec<Step> {
             11 => {
                 steps.extend([Delete { topic: "fast" }, append("sensors", 2, 1), Commit, Housekeep])
             }
+            // Index files are read, found missing or wrong, and made again.
+            5 | 14 => steps.extend([
+                LookUp { topic: "sensors", partition: 0 },
+                LookUp { topic: "sensors", partition: 1 },
+            ]),
+            13 => steps.extend((0..12).map(|how| Spoil { topic: "sensors", partition: 1, how })),
             12 => steps.push(Checkpoint),
             _ => {}
         }

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod directory;
 mod inspect;
+mod lookup;
 mod model;
 mod random;
 mod sim;

@@ -1,5 +1,6 @@
 //! A log on the fake disk, driven step by step, and checked against the ledger after every step and crash.
 
+use crate::lookup::timestamp_of;
 use crate::model::{Change, Entry, Model, PartitionModel, Sent, TopicModel};
 use bytes::BytesMut;
 use headwater_log::batch::compression::{Codec, Compression};
@@ -10,7 +11,7 @@ use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{
     AckPoint, AppendError, LeaderEpoch, Log, LogOptions, Offset, OpenError, Partition, Position,
-    ReadLimit, Recovery, Settled, TopicId, TopicName,
+    ReadError, ReadLimit, Recovery, Settled, TopicId, TopicName,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,6 +80,17 @@ pub(crate) enum Step {
         partition: usize,
         eighths: u32,
     },
+    /// Lookups by time and by label, compared with a scan.
+    LookUp {
+        topic: &'static str,
+        partition: usize,
+    },
+    /// An index file of the partition is emptied, cut, filled or turned, in a way that follows from the number.
+    Spoil {
+        topic: &'static str,
+        partition: usize,
+        how: u32,
+    },
     /// Time passes.
     Wait {
         ms: u32,
@@ -110,7 +122,7 @@ pub(crate) fn options() -> LogOptions {
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),
         open_files_max: 256,
-        labeller: None,
+        labeller: Some(crate::lookup::LABELLER),
         producer_id_expiration: Duration::from_secs(86_400),
         topics_max: 100,
         partitions_max: 1_000,
@@ -223,6 +235,8 @@ impl Sim {
             }
             Step::Repeat { topic, partition } => self.repeat(topic, partition),
             Step::Trim { topic, partition, eighths } => self.trim(topic, partition, eighths),
+            Step::LookUp { topic, partition } => self.look_up(topic, partition),
+            Step::Spoil { topic, partition, how } => self.spoil(topic, partition, how),
             Step::Wait { ms } => self.clock.advance_ms(ms),
             Step::Commit => {
                 let log = self.log().clone();
@@ -323,11 +337,10 @@ impl Sim {
         let values = self.values(topic, partition, records, bytes);
         let mut headers = Headers::default();
         headers.push("h", b"x");
-        let timestamp_ms = 1_800_000_000_000 + self.model.next_value as i64;
         let parts: Vec<RecordParts<'_>> = values
             .iter()
             .map(|value| RecordParts {
-                timestamp_ms,
+                timestamp_ms: timestamp_of(value),
                 key: Some(b"k"),
                 value: Some(value),
                 headers: &headers,
@@ -545,7 +558,7 @@ pub(crate) fn client_batch(producer_id: i64, sequence: i32, values: &[Vec<u8>]) 
     let mut builder = BatchBuilder::new();
     for value in values {
         let record = RecordParts {
-            timestamp_ms: 1_800_000_000_000,
+            timestamp_ms: timestamp_of(value),
             key: None,
             value: Some(value),
             headers: Headers::EMPTY,
@@ -570,18 +583,18 @@ pub(crate) fn client_batch(producer_id: i64, sequence: i32, values: &[Vec<u8>]) 
 
 /// Every record that can be read from the log start on: offset, epoch, value.
 pub(crate) fn read_all(partition: &Partition) -> Vec<(i64, Entry)> {
+    try_read_all(partition).unwrap_or_else(|e| {
+        let (topic, id) = (partition.topic(), partition.id());
+        panic!("{topic}-{id}: {e}, {:?}", partition.positions())
+    })
+}
+
+pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, ReadError> {
     let start = partition.positions().log_start;
     let mut from = start;
     let mut found = vec![];
     loop {
-        let read = partition.read(from, 3_000, ReadLimit::HighWatermark).unwrap_or_else(|e| {
-            panic!(
-                "{}-{}: {e} from {from}, {start} {:?}",
-                partition.topic(),
-                partition.id(),
-                partition.positions()
-            )
-        });
+        let read = partition.read(from, 3_000, ReadLimit::HighWatermark)?;
         if read.batches.is_empty() {
             assert_eq!(read.next, from);
             break;
@@ -602,5 +615,5 @@ pub(crate) fn read_all(partition: &Partition) -> Vec<(i64, Entry)> {
         assert!(read.next > from, "a reader that stands still");
         from = read.next;
     }
-    found
+    Ok(found)
 }

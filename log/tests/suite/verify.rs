@@ -1,5 +1,6 @@
 //! What must be so after a restart, whatever happened before it.
 
+use crate::lookup::check_lookups;
 use crate::model::{Entry, PartitionModel, TopicModel};
 use crate::sim::{End, Sim, Step, client_batch, read_all};
 use headwater_log::metadata::Durability;
@@ -140,6 +141,7 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         let (start, end) = (p.log_start.get(), p.log_end.get());
         let found = check_records(partition, model, start, end);
         check_epochs(partition, &found);
+        check_lookups(partition, &found).expect("lookups of what can be read");
         model.restart(&found, start, end);
     }
 }

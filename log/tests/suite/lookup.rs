@@ -1,0 +1,133 @@
+//! Lookups by time and by label on the simulated log: equal to a plain scan, whatever became of the indexes.
+
+use crate::model::Entry;
+use crate::sim::{Sim, try_read_all};
+use headwater_log::batch::{self, BatchHeader, RecordView};
+use headwater_log::{LabelHash, Labeller, Offset, Partition, ReadError, ReadLimit};
+use std::ops::Range;
+
+/// A record's timestamp follows from its value, so that the account need not keep it, and goes back as often as on.
+pub(crate) fn timestamp_of(value: &[u8]) -> i64 {
+    let mix = value
+        .iter()
+        .take(24)
+        .fold(0u64, |all, byte| (all ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    1_800_000_000_000 + (mix >> 20) as i64 % 5_000
+}
+
+/// The last digit of the value's number: each of ten labels is rare enough to be passed over now and then.
+fn label_of(value: &[u8]) -> Option<&[u8]> {
+    let bar = value.iter().position(|byte| *byte == b'|')?;
+    value.get(bar.checked_sub(1)?..bar)
+}
+
+fn label<'a>(_: &BatchHeader, record: &RecordView<'a>) -> Option<&'a [u8]> {
+    record.value.and_then(label_of)
+}
+
+pub(crate) const LABELLER: Labeller = Labeller { id: 1, label };
+
+impl Sim {
+    /// Looks things up in the log as it is now.
+    pub(crate) fn look_up(&self, topic: &str, partition: usize) {
+        let Some(partition) = self.partition(topic, partition) else { return };
+        let found = try_read_all(&partition);
+        match found.and_then(|found| check_lookups(&partition, &found)) {
+            // What is not loaded may have to be read from a disk that is gone.
+            Err(_) if self.disk.is_stopped() || self.disk.has_failed() => {}
+            other => other.expect("lookups of what can be read"),
+        }
+    }
+
+    /// Spoils one index file of a partition behind the log's back.
+    pub(crate) fn spoil(&self, topic: &str, partition: usize, how: u32) {
+        let folder = format!("/{topic}-{partition}.");
+        let hints: Vec<String> = self
+            .disk
+            .files()
+            .into_iter()
+            .filter(|f| f.contains(&folder) && !f.contains(".deleted"))
+            .filter(|f| [".index", ".timeindex", ".labels"].iter().any(|e| f.ends_with(e)))
+            .collect();
+        let Some(name) = hints.get(how as usize % hints.len().max(1)) else { return };
+        let mut bytes = self.disk.contents(name).expect("listed");
+        let at = how as usize * 7 % bytes.len().max(1);
+        match how % 4 {
+            0 => bytes.clear(),
+            1 => bytes.truncate(at),
+            2 => bytes.fill(0x55),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (how % 8);
+                }
+            }
+        }
+        self.disk.plant(name, &bytes);
+    }
+}
+
+/// Compares lookups with what a scan found.
+pub(crate) fn check_lookups(
+    partition: &Partition,
+    found: &[(i64, Entry)],
+) -> Result<(), ReadError> {
+    let name = format!("{}-{}", partition.topic(), partition.id());
+    let records: Vec<(i64, i64)> =
+        found.iter().map(|(o, e)| (*o, timestamp_of(&e.value))).collect();
+    let Some(newest) = records.iter().map(|(_, t)| *t).max() else {
+        assert_eq!(partition.offset_of_max_timestamp()?, None, "{name} is empty");
+        return Ok(());
+    };
+    let first = records.iter().find(|(_, t)| *t == newest).copied();
+    let answer = partition.offset_of_max_timestamp()?;
+    assert_eq!(answer.map(|a| (a.offset.get(), a.timestamp_ms)), first, "{name}: newest");
+    let samples = records.iter().step_by(records.len() / 6 + 1).map(|(_, t)| *t);
+    for wanted in samples.flat_map(|t| [t, t + 1]).chain([0, newest, newest + 1]) {
+        let expected = records.iter().find(|(_, t)| *t >= wanted).copied();
+        let answer = partition.offset_for_timestamp(wanted)?;
+        let answer = answer.map(|a| (a.offset.get(), a.timestamp_ms));
+        assert_eq!(answer, expected, "{name}: first at or after {wanted}");
+    }
+    let positions = partition.positions();
+    for label in [b"1", b"8"] {
+        let expected: Vec<i64> = found
+            .iter()
+            .filter(|(_, e)| label_of(&e.value) == Some(&label[..]))
+            .map(|(offset, _)| *offset)
+            .collect();
+        let span = positions.log_start..positions.high_watermark;
+        assert_eq!(by_label(partition, label, span)?, expected, "{name}: label {label:?}");
+    }
+    Ok(())
+}
+
+fn by_label(
+    partition: &Partition,
+    label: &[u8],
+    span: Range<Offset>,
+) -> Result<Vec<i64>, ReadError> {
+    let (mut from, mut found) = (span.start, vec![]);
+    while from < span.end {
+        let hash = [LabelHash::of(label)];
+        let way = partition.next_with_labels(from, &hash, ReadLimit::HighWatermark)?;
+        assert!(from <= way.next && way.next <= way.until, "{way:?} from {from}");
+        let mut at = way.next;
+        while at < way.until {
+            let read = partition.read(at, 1, ReadLimit::HighWatermark)?;
+            for bytes in &read.batches {
+                for record in batch::records(bytes).expect("readable") {
+                    let record = record.expect("whole");
+                    let is = record.value.as_deref().and_then(label_of) == Some(label);
+                    if is && record.offset >= at.get() {
+                        found.push(record.offset);
+                    }
+                }
+            }
+            assert!(read.next > at, "a reader that stands still");
+            at = read.next;
+        }
+        assert!(at.max(way.until) > from, "a reader that stands still at {from}: {way:?}");
+        from = at.max(way.until);
+    }
+    Ok(found)
+}
