@@ -230,6 +230,8 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         journal_file_bytes: config.storage.journal_file_bytes,
         journal_files: config.storage.journal_files,
         commit_delay: config.storage.commit_delay,
+        commit_delay_max: config.storage.commit_delay_max,
+        journal_bytes_per_day: config.storage.journal_bytes_per_day,
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,

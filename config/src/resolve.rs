@@ -15,6 +15,7 @@ use crate::tree::{Table, Value, default_listeners};
 use crate::values::{self, Values, did_you_mean};
 use crate::wiring;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Makes the settings; what is wrong is in `problems`, and the result is to be used only if that is empty.
@@ -49,7 +50,7 @@ pub(crate) fn resolve(root: &Table, problems: &mut Problems) -> Config {
     let topics = resolve_topics(&topics, &topic_defaults.spec, problems);
     let mut config = Config {
         site,
-        storage: resolve_storage(&storage),
+        storage: resolve_storage(&storage, problems),
         listeners,
         topic_defaults,
         topics,
@@ -127,11 +128,51 @@ fn resolve_site(
     Site { name }
 }
 
-fn resolve_storage(v: &Values) -> Storage {
+/// Data directories that a node may have.
+const DIRS_MAX: usize = 16;
+
+/// `dir`, or all of `dirs`.
+fn data_dirs(v: &Values, problems: &mut Problems) -> Vec<PathBuf> {
+    let one = || vec![PathBuf::from(v.text("dir").unwrap_or_default())];
+    let Some(all) = v.texts("dirs") else { return one() };
+    let path = v.path_of("dirs");
+    let mut add = |at: &Origin, what: String, help: &str| {
+        problems.add(at, &path, what, Some(help.to_owned()));
+    };
+    if v.is_given("dir") {
+        add(v.origin("dirs"), "stands beside `dir`".to_owned(), "write one of the two");
+    }
+    if all.is_empty() || all.len() > DIRS_MAX {
+        let help = format!("name from 1 to {DIRS_MAX}, or leave it out");
+        add(v.origin("dirs"), format!("names {} directories", all.len()), &help);
+        return one();
+    }
+    let whole = |text: &str| std::path::absolute(text).unwrap_or_else(|_| text.into());
+    for (i, (text, at)) in all.iter().enumerate() {
+        for (other, _) in &all[..i] {
+            let (a, b) = (whole(text), whole(other));
+            if a == b {
+                add(
+                    at,
+                    format!("names {text} twice"),
+                    "each directory stands once, on a disk of its own",
+                );
+            } else if a.starts_with(&b) || b.starts_with(&a) {
+                let what = format!("names {text} and {other}, one within the other");
+                add(at, what, "directories stand beside each other, on disks of their own");
+            }
+        }
+    }
+    all.iter().map(|(text, _)| PathBuf::from(text)).collect()
+}
+
+fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
     Storage {
-        dir: v.text("dir").unwrap_or_default().into(),
+        dirs: data_dirs(v, problems),
         max_bytes: v.budget("max_bytes").unwrap_or(DiskBudget::Percent(80)),
         commit_delay: time(v, "commit_delay"),
+        commit_delay_max: time(v, "commit_delay_max"),
+        journal_bytes_per_day: v.bytes("journal_bytes_per_day").flatten(),
         journal_file_bytes: bytes(v, "journal_file_bytes"),
         journal_files: count(v, "journal_files"),
         memory_sync: time(v, "memory_sync"),

@@ -44,12 +44,16 @@ pub struct Site {
 /// `[storage]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// Data directory.
-    pub dir: PathBuf,
+    /// Data directories, at least one, all different, none within another.
+    pub dirs: Vec<PathBuf>,
     /// What all topics may take on disk.
     pub max_bytes: DiskBudget,
     /// Wait after the first append of a commit cycle.
     pub commit_delay: Duration,
+    /// The longest wait for the sake of `journal_bytes_per_day`.
+    pub commit_delay_max: Duration,
+    /// What one directory's journal should write in a day.
+    pub journal_bytes_per_day: Option<u64>,
     /// Bytes of one journal file.
     pub journal_file_bytes: u64,
     /// Files of the journal's ring.
@@ -64,6 +68,15 @@ pub struct Storage {
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, at most.
     pub tail_bytes_max: usize,
+}
+
+impl Storage {
+    /// The data directories in one line.
+    #[must_use]
+    pub fn show_dirs(&self) -> String {
+        let dirs: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+        dirs.join(", ")
+    }
 }
 
 /// A part of the filesystem.

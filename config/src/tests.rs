@@ -18,7 +18,7 @@ fn only(text: &str) -> String {
 fn nothing_said_is_the_documented_default() {
     let config = Config::default();
     assert_eq!(load(&Sources::default()).unwrap(), config);
-    assert_eq!(config.storage.dir.to_str(), Some("./headwater-data"));
+    assert_eq!(config.storage.dirs[0].to_str(), Some("./headwater-data"));
     assert_eq!(config.storage.max_bytes, DiskBudget::Percent(80));
     let binds: Vec<String> =
         config.listeners.iter().map(|l| format!("{} {}", l.protocol, l.bind)).collect();
@@ -46,8 +46,9 @@ fn the_printed_examples_parse_too() {
             _ => line,
         })
         .collect();
-    // The examples are for different cases; these two exclude each other.
+    // The examples are for different cases; these exclude each other.
     let text = uncommented.join("\n").replace("ack = \"fsync\"", "ack = \"mirrored\"");
+    let text = text.replace("dir = \"./headwater-data\"\n", "");
     let config = from_toml(&text).unwrap();
     assert_eq!((config.topics.len(), config.routes.len(), config.uplinks.len()), (1, 1, 1));
     assert_eq!(config.uplinks[0].topics[0].to.expand_topic("telemetry"), "plant-7.telemetry");
@@ -188,6 +189,22 @@ fn every_kind_of_wrong_file_is_explained() {
             "[storage]\njournal_file_bytes = \"16 Mio\"",
             &["\"Mio\" is not a unit of size"],
         ),
+        (
+            "dir and dirs",
+            "[storage]\ndir = \"a\"\ndirs = [\"b\"]",
+            &["headwater.toml:3:8: storage.dirs: stands beside `dir` (write one of the two)"],
+        ),
+        (
+            "a directory twice",
+            "[storage]\ndirs = [\"/a\", \"/b\", \"/a/\"]",
+            &["headwater.toml:2:21: storage.dirs: names /a/ twice"],
+        ),
+        (
+            "a directory within another",
+            "[storage]\ndirs = [\"/a/b\", \"/a\"]",
+            &["headwater.toml:2:17: storage.dirs: names /a and /a/b, one within the other"],
+        ),
+        ("no directory", "[storage]\ndirs = []", &["storage.dirs: names 0 directories"]),
         ("bad share", "[storage]\nmax_bytes = \"120%\"", &["from 1% to 100%"]),
         ("bad choice", "[logging]\nformat = \"xml\"", &["\"human\" or \"json\""]),
         ("bad level", "[logging]\nlevel = \"inof\"", &["did you mean `info`?"]),
@@ -450,7 +467,7 @@ fn layers_override_in_order_and_errors_name_theirs() {
         ],
     };
     let config = load(&sources).unwrap();
-    assert_eq!(config.storage.dir.to_str(), Some("second"));
+    assert_eq!(config.storage.dirs[0].to_str(), Some("second"));
     assert_eq!(config.storage.commit_delay, Duration::from_millis(5));
     assert_eq!(config.limits.shards, 2);
     assert_eq!(config.listeners[1].bind.port(), 19_092);

@@ -184,7 +184,7 @@ fn checked(config: &Config, found: &sources::Found) -> String {
     format!(
         "{what}: right\nlisteners: {}\ndata: {}\n{} topics, {} routes, {} uplinks named\n",
         listeners.join(", "),
-        config.storage.dir.display(),
+        config.storage.show_dirs(),
         config.topics.len(),
         config.routes.len(),
         config.uplinks.len(),

@@ -14,6 +14,7 @@ use crate::metadata::encode_all;
 use crate::partition::Condition;
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Why there was no checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,20 @@ impl CheckpointError {
     }
 }
 
+/// How much of the disk's time a checkpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speed {
+    Full,
+    /// After each partition's syncs it waits as long as they took. A limit that needs no figure: on a card that syncs 8 MiB in
+    /// a second it waits that second, on a fast disk next to nothing.
+    Half,
+}
+
+/// Syncs that take less than this leave no gap worth waiting for.
+const PAUSE_NS_MIN: u64 = 1_000_000;
+/// No pause is longer than this.
+const PAUSE_NS_MAX: u64 = 1_000_000_000;
+
 /// The checkpointer's own state.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpointer {
@@ -49,8 +64,22 @@ impl Directory {
     ///
     /// A full disk is not an end: what is in the journal stays there, and the next checkpoint tries again.
     pub(crate) fn checkpoint(&self, clean: bool) -> Result<Mark, CheckpointError> {
+        self.checkpoint_at(clean, Speed::Full)
+    }
+
+    /// A commit waits for room in the ring: the checkpoint that runs takes all of the disk's time from now on.
+    pub(crate) fn hurry(&self) {
+        self.wanted.state.lock().hurry = true;
+        self.wanted.changed.notify_all();
+    }
+
+    fn checkpoint_at(&self, clean: bool, speed: Speed) -> Result<Mark, CheckpointError> {
         let mut checkpointer = self.checkpointer.lock();
-        let result = self.run_checkpoint(&mut checkpointer, clean);
+        let began = self.shared.clock.monotonic_ns();
+        let result = self.run_checkpoint(&mut checkpointer, clean, speed);
+        self.wanted.state.lock().hurry = false;
+        let took = self.shared.clock.monotonic_ns().saturating_sub(began);
+        self.shared.counters.checkpoint_ns.fetch_add(took, Ordering::Relaxed);
         match &result {
             Err(CheckpointError::Failed(reason)) => self.shared.go_offline(reason.clone()),
             Err(CheckpointError::Full) => tracing::warn!("no room on the disk for a checkpoint"),
@@ -63,11 +92,11 @@ impl Directory {
     ///
     /// # Errors
     /// What failed; the directory is offline then, or its disk is full.
-    pub(crate) fn step_checkpoint(&self) -> Result<(), String> {
+    pub(crate) fn step_checkpoint(&self, speed: Speed) -> Result<(), String> {
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }
-        let mark = self.checkpoint(false).map_err(|e| e.to_string())?;
+        let mark = self.checkpoint_at(false, speed).map_err(|e| e.to_string())?;
         let mut committer = self.committer.lock();
         committer.journal.release(mark);
         let used = committer.journal.used_bytes();
@@ -79,6 +108,7 @@ impl Directory {
         &self,
         last: &mut Checkpointer,
         clean: bool,
+        speed: Speed,
     ) -> Result<Mark, CheckpointError> {
         self.wanted.state.lock().checkpoint = false;
         let mark = *self.mark.lock();
@@ -93,9 +123,15 @@ impl Directory {
                 encode_all(&metadata.state.snapshot(), &mut bytes);
                 (bytes, metadata.sequence, self.partitions())
             };
-            let entries = partitions.iter().map(|p| p.checkpoint());
-            let entries =
-                entries.collect::<Result<Vec<_>, String>>().map_err(CheckpointError::Failed)?;
+            let mut entries = Vec::with_capacity(partitions.len());
+            for partition in &partitions {
+                let began = self.shared.clock.monotonic_ns();
+                entries.push(partition.checkpoint().map_err(CheckpointError::Failed)?);
+                let took = self.shared.clock.monotonic_ns().saturating_sub(began);
+                if speed == Speed::Half && took >= PAUSE_NS_MIN {
+                    self.pause(took);
+                }
+            }
             if !partitions.iter().any(|p| p.condition() == Condition::Deleted) {
                 break (metadata, metadata_sequence, partitions, entries);
             }
@@ -122,5 +158,21 @@ impl Directory {
         last.cycle = mark.cycle;
         self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(mark)
+    }
+
+    /// Leaves the disk to others for so long, unless the checkpoint is waited for or the ring runs full meanwhile.
+    fn pause(&self, took_ns: u64) {
+        let counters = &self.shared.counters;
+        let used = counters.journal_used_bytes.load(Ordering::Relaxed);
+        let scarce = used > counters.journal_size_bytes.load(Ordering::Relaxed) / 4 * 3;
+        let began = self.shared.clock.monotonic_ns();
+        let mut state = self.wanted.state.lock();
+        if !scarce && !state.hurry && !state.stop {
+            let pause = Duration::from_nanos(took_ns.min(PAUSE_NS_MAX));
+            self.wanted.changed.wait_for(&mut state, pause);
+        }
+        drop(state);
+        let paused = self.shared.clock.monotonic_ns().saturating_sub(began);
+        counters.checkpoint_pause_ns.fetch_add(paused, Ordering::Relaxed);
     }
 }

@@ -262,7 +262,12 @@ impl Committer {
             }
             shared.counters.ring_waits.fetch_add(1, Ordering::Relaxed);
             let before = self.journal.used_bytes();
-            match directory.checkpoint(false) {
+            let began = shared.clock.monotonic_ns();
+            directory.hurry();
+            let checkpoint = directory.checkpoint(false);
+            let waited = shared.clock.monotonic_ns().saturating_sub(began);
+            shared.counters.ring_wait_ns.fetch_add(waited, Ordering::Relaxed);
+            match checkpoint {
                 Ok(mark) => self.journal.release(mark),
                 Err(CheckpointError::Full) => return Ok(false),
                 Err(CheckpointError::Failed(reason)) => return Err(reason),
@@ -281,6 +286,7 @@ impl Committer {
             taken.partition.note_written(taken.end());
         }
         let began = shared.clock.monotonic_ns();
+        directory.pace.lock().wrote(bytes, began);
         self.journal.sync().map_err(say("syncing"))?;
         shared.counters.note_sync(shared.clock.monotonic_ns().saturating_sub(began));
         shared.counters.journal_bytes.fetch_add(bytes, Ordering::Relaxed);

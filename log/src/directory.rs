@@ -11,6 +11,7 @@ use crate::commit::Committer;
 use crate::disk::LockGuard;
 use crate::journal::{Maker, Mark};
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::partition::Partition;
 use crate::retention::Upkeep;
 use crate::shared::Shared;
@@ -29,6 +30,7 @@ pub(crate) struct Directory {
     pub(crate) maker: Arc<Maker>,
     /// The last cycle that is wholly published.
     pub(crate) mark: Mutex<Mark>,
+    pub(crate) pace: Mutex<Pace>,
     pub(crate) upkeep: Mutex<Upkeep>,
     pub(crate) full: Mutex<Vec<Arc<Partition>>>,
     pub(crate) wanted: Wanted,
@@ -48,6 +50,8 @@ pub(crate) struct WantedState {
     /// A journal file ahead of need.
     pub(crate) file: bool,
     pub(crate) stop: bool,
+    /// Somebody waits for the checkpoint that runs.
+    pub(crate) hurry: bool,
 }
 
 impl Directory {

@@ -17,6 +17,7 @@ mod journal;
 mod log;
 pub mod metadata;
 mod node;
+mod pace;
 mod partition;
 pub mod record;
 mod recovery;

@@ -4,6 +4,7 @@
 //! `next_producer_id` and the steps waits for a disk.
 //! Neighbours: `engine` does the work, `recovery` opens, `threads` runs.
 
+use crate::checkpoint::Speed;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::engine::Engine;
@@ -29,6 +30,10 @@ pub struct LogOptions {
     pub journal_files: u32,
     /// Wait this long after the first append of a cycle, to gather more per sync. Zero: no wait.
     pub commit_delay: Duration,
+    /// A longer wait, up to this, keeps the journal to `journal_bytes_per_day`.
+    pub commit_delay_max: Duration,
+    /// Bytes that the journal of each directory should not exceed in a day. `None`: flash wear does not matter.
+    pub journal_bytes_per_day: Option<u64>,
     /// Bytes that may be appended and not yet committed; above it appends answer `Busy`.
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, over all partitions.
@@ -58,6 +63,8 @@ impl Default for LogOptions {
             journal_file_bytes: 16 << 20,
             journal_files: 4,
             commit_delay: Duration::ZERO,
+            commit_delay_max: Duration::from_millis(100),
+            journal_bytes_per_day: None,
             uncommitted_bytes_max: 64 << 20,
             tail_bytes_max: 16 << 20,
             memory_sync: Duration::from_secs(1),
@@ -259,7 +266,7 @@ impl Log {
     pub fn step_checkpoint(&self) -> Result<(), String> {
         let mut ended = Ok(());
         for directory in &self.engine.directories {
-            ended = ended.and(directory.step_checkpoint());
+            ended = ended.and(directory.step_checkpoint(Speed::Full));
         }
         ended
     }

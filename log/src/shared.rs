@@ -152,6 +152,12 @@ pub(crate) struct Counters {
     pub(crate) journal_used_bytes: AtomicU64,
     pub(crate) journal_size_bytes: AtomicU64,
     pub(crate) ring_waits: AtomicU64,
+    pub(crate) ring_wait_ns: AtomicU64,
+    /// What commits waited for more to come, or for the journal's bytes per day.
+    pub(crate) delay_ns: AtomicU64,
+    pub(crate) checkpoint_ns: AtomicU64,
+    /// Of it, what checkpoints left to the commits' syncs.
+    pub(crate) checkpoint_pause_ns: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) producers_expired: AtomicU64,
     pub(crate) partitions_full: AtomicUsize,
@@ -245,6 +251,7 @@ impl Shared {
         drop(stored);
         self.offline.store(true, Ordering::Release);
         self.moved.send_modify(|n| *n += 1);
+        self.queue.hurry();
         self.queue.wake();
     }
 
@@ -269,6 +276,27 @@ impl Shared {
             synced.map_err(|e| format!("syncing {}: {e}", topics.display()))?;
         }
         Ok(())
+    }
+
+    /// Appends grew what is not committed; a commit thread that waits for more learns when there is enough.
+    pub(crate) fn note_uncommitted(&self, bytes: usize) {
+        let before = self.uncommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let enough = self.uncommitted_bytes_max / 2;
+        if before < enough && before + bytes >= enough {
+            self.queue.hurry();
+        }
+    }
+
+    /// Lets the next cycle gather more, for so long or until half of the memory for it is used up.
+    pub(crate) fn gather(&self, delay: Duration) {
+        let enough = || {
+            let waiting = self.uncommitted_bytes.load(Ordering::Relaxed);
+            waiting >= self.uncommitted_bytes_max / 2
+        };
+        let began = self.clock.monotonic_ns();
+        self.queue.gather(delay, enough);
+        let waited = self.clock.monotonic_ns().saturating_sub(began);
+        self.counters.delay_ns.fetch_add(waited, Ordering::Relaxed);
     }
 
     pub(crate) fn notify(&self) {
@@ -304,6 +332,7 @@ impl Shared {
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+    filled: Condvar,
     /// When the oldest append of the waiting ones was made, and of those being committed; 0 for none.
     oldest_waiting_ns: AtomicU64,
     oldest_committing_ns: AtomicU64,
@@ -315,6 +344,8 @@ struct Waiting {
     /// Something other than a partition waits (a control entry, the end).
     nudged: bool,
     asleep: bool,
+    /// The commit thread waits for more than what has arrived.
+    gathering: bool,
 }
 
 impl Queue {
@@ -368,6 +399,24 @@ impl Queue {
             waiting.asleep = true;
             self.arrived.wait_for(&mut waiting, at_most);
             waiting.asleep = false;
+        }
+    }
+
+    /// Waits for more to arrive, unless there is enough, or somebody is in a hurry.
+    fn gather(&self, at_most: Duration, enough: impl Fn() -> bool) {
+        let mut waiting = self.waiting.lock();
+        // Looked at with the lock held, which `hurry` takes too: what fills up from here on is noticed.
+        if !enough() {
+            waiting.gathering = true;
+            self.filled.wait_for(&mut waiting, at_most);
+            waiting.gathering = false;
+        }
+    }
+
+    /// Ends the wait for more.
+    pub(crate) fn hurry(&self) {
+        if self.waiting.lock().gathering {
+            self.filled.notify_one();
         }
     }
 

@@ -38,6 +38,18 @@ pub struct LogStats {
     pub journal_size_bytes: u64,
     /// Commits that had to wait for a full ring.
     pub ring_waits: u64,
+    /// Nanoseconds that commits waited for it.
+    pub ring_wait_ns: u64,
+    /// Nanoseconds that commits waited for more to come: the commit delay.
+    pub delay_ns: u64,
+    /// Nanoseconds that a commit beginning now would wait; the longest of all directories.
+    pub delay_now_ns: u64,
+    /// Bytes written to the journals in the last 24 hours, or since the start.
+    pub journal_day_bytes: u64,
+    /// Nanoseconds that checkpoints took, in all.
+    pub checkpoint_ns: u64,
+    /// Of them, what they left to the commits' syncs.
+    pub checkpoint_pause_ns: u64,
     /// Bytes appended and not committed.
     pub uncommitted_bytes: u64,
     /// Nanoseconds since the oldest uncommitted append, zero when there is none.
@@ -79,6 +91,8 @@ pub struct DirectoryStats {
     pub number: Option<u16>,
     /// Why its partitions take no writes, if so: it is missing, or an I/O error took it offline until a restart.
     pub offline: Option<String>,
+    /// Commit cycles ended.
+    pub cycles: u64,
     /// Some partition in it refuses appends because the disk is full.
     pub disk_full: bool,
 }
@@ -100,6 +114,13 @@ impl LogStats {
         for partition in engine.node.partitions() {
             all.add_producers(&partition);
         }
+        for directory in &engine.directories {
+            let now_ns = directory.shared.clock.monotonic_ns();
+            let mut pace = directory.pace.lock();
+            let delay_ns = u64::try_from(pace.delay(now_ns).as_nanos()).unwrap_or(u64::MAX);
+            all.delay_now_ns = all.delay_now_ns.max(delay_ns);
+            all.journal_day_bytes += pace.day_bytes(now_ns);
+        }
         if all.directories.iter().all(|d| d.offline.is_some()) {
             all.offline = all.directories.first().and_then(|d| d.offline.clone());
         }
@@ -107,6 +128,7 @@ impl LogStats {
             path: unused.path.clone(),
             number: None,
             offline: Some(unused.why.clone()),
+            cycles: 0,
             disk_full: false,
         }));
         all
@@ -132,6 +154,10 @@ impl LogStats {
         self.journal_used_bytes += get(&c.journal_used_bytes);
         self.journal_size_bytes += get(&c.journal_size_bytes);
         self.ring_waits += get(&c.ring_waits);
+        self.ring_wait_ns += get(&c.ring_wait_ns);
+        self.delay_ns += get(&c.delay_ns);
+        self.checkpoint_ns += get(&c.checkpoint_ns);
+        self.checkpoint_pause_ns += get(&c.checkpoint_pause_ns);
         self.uncommitted_bytes += shared.uncommitted_bytes.load(Ordering::Relaxed) as u64;
         let oldest_ns = shared.queue.oldest_ns(shared.clock.monotonic_ns());
         self.oldest_uncommitted_ns = self.oldest_uncommitted_ns.max(oldest_ns);
@@ -148,6 +174,7 @@ impl LogStats {
             path: shared.path.clone(),
             number: Some(shared.number.get()),
             offline: shared.offline(),
+            cycles: get(&c.cycles),
             disk_full,
         });
     }

@@ -4,6 +4,7 @@
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
 //! Neighbours: `commit`, `checkpoint` and `retention` have the steps.
 
+use crate::checkpoint::Speed;
 use crate::directory::Directory;
 use crate::engine::Engine;
 use parking_lot::Mutex;
@@ -58,6 +59,7 @@ impl Threads {
         for directory in &self.engine.directories {
             directory.wanted.state.lock().stop = true;
             directory.wanted.changed.notify_all();
+            directory.shared.queue.hurry();
             directory.shared.queue.wake();
             directory.shared.compressor.stop();
         }
@@ -90,22 +92,20 @@ impl Directory {
 }
 
 fn run_commit(directory: &Directory) {
-    let delay = directory.node.options.commit_delay;
+    let shared = &directory.shared;
     while !directory.stopping() {
-        if directory.shared.is_offline() {
-            directory.shared.queue.sleep(SLEEP_MAX);
+        if shared.is_offline() {
+            shared.queue.sleep(SLEEP_MAX);
             continue;
         }
-        if !delay.is_zero() && directory.shared.queue.is_waiting() {
-            // Gathers more per sync, unless the memory for it is running out.
-            let filling =
-                directory.shared.uncommitted_bytes.load(std::sync::atomic::Ordering::Relaxed);
-            if filling < directory.shared.uncommitted_bytes_max / 2 {
-                std::thread::sleep(delay);
+        if shared.queue.is_waiting() {
+            let delay = directory.pace.lock().delay(shared.clock.monotonic_ns());
+            if !delay.is_zero() {
+                shared.gather(delay);
             }
         }
         if !directory.committer.lock().step(directory) {
-            directory.shared.queue.sleep(SLEEP_MAX);
+            shared.queue.sleep(SLEEP_MAX);
         }
     }
 }
@@ -123,7 +123,7 @@ fn run_checkpoint(directory: &Directory) {
             wanted.checkpoint = false;
         }
         // An error has taken the directory offline and been reported there.
-        let _ = directory.step_checkpoint();
+        let _ = directory.step_checkpoint(Speed::Half);
     }
 }
 

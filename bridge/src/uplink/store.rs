@@ -254,6 +254,11 @@ fn scan(
     let number = partition.id().get();
     let malformed =
         |offset, reason: String| StoreError::Malformed { partition: number, offset, reason };
+    if let Some(error) = partition.missing() {
+        // Not an empty one: what is in it would be sent twice.
+        let source = ReadError::Io { file: format!("{TOPIC}-{number}"), error };
+        return Err(StoreError::Unreadable { partition: number, source });
+    }
     let positions = partition.positions();
     let end = positions.synced.min(positions.last_stable);
     let mut from = positions.log_start;

@@ -233,7 +233,9 @@ impl Task {
                     topic: topic.id(),
                     partition: partition.id(),
                 };
-                if !known.contains(&(key.topic, key.partition)) {
+                // What its data directory holds is mirrored when that is back; until then its positions mean nothing.
+                let missing = partition.missing().is_some();
+                if !missing && !known.contains(&(key.topic, key.partition)) {
                     let store = self.store.lock();
                     let source = partition.clone();
                     let entry = Entry::new(source, key, target.clone(), &store, self.timing, now);

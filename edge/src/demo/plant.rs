@@ -155,7 +155,7 @@ mod tests {
         let link = "127.0.0.1:9".parse().unwrap();
         let edge = edge(Path::new("/tmp/with \"quotes\""), "demo-1", link).unwrap();
         assert_eq!(edge.uplinks[0].target_of("alarms").unwrap().1, "demo-1.alarms");
-        assert_eq!(edge.storage.dir, Path::new("/tmp/with \"quotes\""));
+        assert_eq!(edge.storage.dirs, [Path::new("/tmp/with \"quotes\"")]);
         assert_eq!(centre(Path::new("x")).unwrap().listeners.len(), 1);
     }
 

@@ -81,6 +81,12 @@ pub(super) fn judge(parts: &Parts, progress: &Progress) -> Judged {
     if let Some(why) = &stats.offline {
         reasons.push(format!("the log is offline: {why}"));
     }
+    for directory in stats.directories.iter().filter(|_| stats.offline.is_none()) {
+        if let Some(why) = &directory.offline {
+            let path = directory.path.display();
+            reasons.push(format!("data directory {path} is offline: {why}"));
+        }
+    }
     if stats.disk_full {
         reasons.push("the disk is full: publishers are refused".to_owned());
     }
@@ -131,6 +137,12 @@ pub(super) fn judge(parts: &Parts, progress: &Progress) -> Judged {
             "journal_size_bytes": stats.journal_size_bytes,
             "offline": stats.offline,
             "disk_full": stats.disk_full,
+            "directories": stats.directories.iter().map(|d| json!({
+                "path": d.path.display().to_string(),
+                "number": d.number,
+                "offline": d.offline,
+                "disk_full": d.disk_full,
+            })).collect::<Vec<_>>(),
         },
         "uplinks": uplinks,
     });

@@ -159,7 +159,7 @@ fn log(page: &mut Page, stats: &LogStats) {
     for (name, help, value) in counters {
         page.single(name, Kind::Counter, help, value as f64);
     }
-    let gauges: [(&str, &str, f64); 8] = [
+    let gauges: [(&str, &str, f64); 10] = [
         (
             "headwater_log_journal_used_bytes",
             "Bytes of the ring that no checkpoint has released.",
@@ -184,8 +184,18 @@ fn log(page: &mut Page, stats: &LogStats) {
         ("headwater_log_open_files", "Segment files kept open.", stats.open_files as f64),
         (
             "headwater_log_offline",
-            "1 when the data directory is offline after an I/O error.",
+            "1 when every data directory is offline.",
             f64::from(u8::from(stats.offline.is_some())),
+        ),
+        (
+            "headwater_log_commit_delay_seconds",
+            "What a commit beginning now would wait for more to come.",
+            stats.delay_now_ns as f64 / 1e9,
+        ),
+        (
+            "headwater_log_journal_day_bytes",
+            "Bytes written to the journal in the last 24 hours, or since the start.",
+            stats.journal_day_bytes as f64,
         ),
         (
             "headwater_log_disk_full",
@@ -195,6 +205,34 @@ fn log(page: &mut Page, stats: &LogStats) {
     ];
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);
+    }
+    let spent: [(&str, &str, u64); 4] = [
+        (
+            "headwater_log_ring_wait_seconds_total",
+            "Time that commits waited for room in the ring.",
+            stats.ring_wait_ns,
+        ),
+        (
+            "headwater_log_commit_delay_seconds_total",
+            "Time that commits waited for more to come.",
+            stats.delay_ns,
+        ),
+        ("headwater_log_checkpoint_seconds_total", "Time of checkpoints.", stats.checkpoint_ns),
+        (
+            "headwater_log_checkpoint_pause_seconds_total",
+            "Of it, what checkpoints left to the syncs of commits.",
+            stats.checkpoint_pause_ns,
+        ),
+    ];
+    for (name, help, ns) in spent {
+        page.single(name, Kind::Counter, help, ns as f64 / 1e9);
+    }
+    let name = "headwater_log_directory_offline";
+    page.family(name, Kind::Gauge, "1 while a data directory is offline; /health says why.");
+    for directory in &stats.directories {
+        let path = directory.path.display().to_string();
+        let offline = f64::from(u8::from(directory.offline.is_some()));
+        page.series(name, &[("dir", &path)], offline);
     }
     // Bucket i holds syncs of at most 64 us << i; the last one the rest.
     let last = stats.sync_histogram.len() - 1;

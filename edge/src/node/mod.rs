@@ -259,7 +259,7 @@ impl Node {
 }
 
 fn report_recovery(config: &Config, recovery: &Recovery) {
-    let dir = config.storage.dir.display();
+    let dir = config.storage.show_dirs();
     let took_ms = recovery.took.as_millis();
     if recovery.created {
         tracing::info!("data in {dir}: new, made in {took_ms} ms");

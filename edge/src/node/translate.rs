@@ -15,10 +15,12 @@ use std::time::Duration;
 pub(crate) fn log_options(config: &Config) -> LogOptions {
     let storage = &config.storage;
     LogOptions {
-        dirs: vec![storage.dir.clone()],
+        dirs: storage.dirs.clone(),
         journal_file_bytes: storage.journal_file_bytes,
         journal_files: storage.journal_files,
         commit_delay: storage.commit_delay,
+        commit_delay_max: storage.commit_delay_max,
+        journal_bytes_per_day: storage.journal_bytes_per_day,
         uncommitted_bytes_max: storage.uncommitted_bytes_max,
         tail_bytes_max: storage.tail_bytes_max,
         memory_sync: storage.memory_sync,
@@ -34,7 +36,8 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         max_bytes: match storage.max_bytes {
             DiskBudget::Bytes(bytes) => Some(bytes),
             DiskBudget::Percent(percent) => {
-                filesystem_bytes(&storage.dir).map(|all| all / 100 * u64::from(percent))
+                let all = storage.dirs.iter().filter_map(|dir| filesystem_bytes(dir));
+                all.min().map(|all| all / 100 * u64::from(percent))
             }
         },
     }

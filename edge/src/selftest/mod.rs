@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 /// The nearest folder above the configured data directory that is there: the same filesystem, unless it is yet to be mounted.
 fn beside_the_storage() -> anyhow::Result<PathBuf> {
     let (config, _): (Config, _) = sources::load(None, &[])?;
-    let dir = std::path::absolute(&config.storage.dir)?;
+    let dir = std::path::absolute(&config.storage.dirs[0])?;
     let there = dir.ancestors().skip(1).find(|above| above.is_dir());
     Ok(there.unwrap_or(Path::new("/")).to_owned())
 }

@@ -13,9 +13,9 @@ mod world;
 pub use world::{Fault, Outcome};
 
 use super::{DirEntry, Disk, DiskFile, Lock, LockGuard, OpenMode, Space};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::{NodeId, World};
 
@@ -83,6 +83,16 @@ impl FakeDisk {
         self.world.lock().read_faults.insert(read);
     }
 
+    /// Lets every call for a path below this one fail with EIO from now on: the disk that is mounted there died.
+    pub fn kill_below(&self, path: impl Into<PathBuf>) {
+        self.world.lock().dead.push(path.into());
+    }
+
+    /// Takes a folder in the root away, as if its disk were not mounted, or brings it back. Not counted.
+    pub fn unmount(&self, name: &str, away: bool) {
+        self.world.lock().unmount(name, away);
+    }
+
     /// Whether a fault that was asked for has struck.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -136,18 +146,23 @@ impl FakeDisk {
         self.world.lock().plant(path.as_ref(), bytes);
     }
 
-    fn handle(&self, node: NodeId) -> Arc<dyn DiskFile> {
-        Arc::new(FakeFile { world: Arc::clone(&self.world), node })
+    fn handle(&self, node: NodeId, path: &Path) -> Arc<dyn DiskFile> {
+        Arc::new(FakeFile { world: Arc::clone(&self.world), node, path: path.to_owned() })
+    }
+
+    /// The world, if the disk with this path lives.
+    fn at(&self, path: &Path) -> io::Result<MutexGuard<'_, World>> {
+        alive(&self.world, path)
     }
 }
 
 impl Disk for FakeDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.handle(self.world.lock().open(path, mode)?))
+        Ok(self.handle(self.at(path)?.open(path, mode)?, path))
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
-        let mut world = self.world.lock();
+        let mut world = self.at(path)?;
         let node = world.open(path, OpenMode::Create)?;
         if world.locks.contains(&node) {
             let text = world.contents(path).unwrap_or_default();
@@ -177,27 +192,27 @@ impl Disk for FakeDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().create_dir(path)
+        self.at(path)?.create_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.world.lock().rename(from, to)
+        self.at(from)?.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().remove(path, false)
+        self.at(path)?.remove(path, false)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().remove(path, true)
+        self.at(path)?.remove(path, true)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().sync_dir(path)
+        self.at(path)?.sync_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.world.lock().list(path)
+        self.at(path)?.list(path)
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
@@ -223,31 +238,49 @@ impl Disk for FakeDisk {
 struct FakeFile {
     world: Arc<Mutex<World>>,
     node: NodeId,
+    /// Where it was when it was opened.
+    path: PathBuf,
+}
+
+/// The world, if the disk with this path lives.
+fn alive<'a>(world: &'a Mutex<World>, path: &Path) -> io::Result<MutexGuard<'a, World>> {
+    let mut world = world.lock();
+    if world.dead.iter().any(|dead| path.starts_with(dead)) {
+        world.struck = true;
+        return Err(io::Error::from_raw_os_error(5));
+    }
+    Ok(world)
+}
+
+impl FakeFile {
+    fn world(&self) -> io::Result<MutexGuard<'_, World>> {
+        alive(&self.world, &self.path)
+    }
 }
 
 impl DiskFile for FakeFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        self.world.lock().read(self.node, buf, at)
+        self.world()?.read(self.node, buf, at)
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], at: u64) -> io::Result<()> {
-        self.world.lock().write(self.node, bufs, at)
+        self.world()?.write(self.node, bufs, at)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.world.lock().sync_data(self.node)
+        self.world()?.sync_data(self.node)
     }
 
     fn reserve(&self, at: u64, len: u64) -> io::Result<()> {
-        self.world.lock().reserve(self.node, at, len)
+        self.world()?.reserve(self.node, at, len)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.world.lock().truncate(self.node, len)
+        self.world()?.truncate(self.node, len)
     }
 
     fn size_bytes(&self) -> io::Result<u64> {
-        self.world.lock().size_bytes(self.node)
+        self.world()?.size_bytes(self.node)
     }
 }
 

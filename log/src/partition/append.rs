@@ -164,7 +164,7 @@ impl Partition {
     /// Publishes the new log end and joins the commit queue.
     pub(super) fn appended(&self, mut state: MutexGuard<'_, State>, before_bytes: usize) {
         let grown = state.waiting_bytes().saturating_sub(before_bytes);
-        self.shared.uncommitted_bytes.fetch_add(grown, Ordering::Relaxed);
+        self.shared.note_uncommitted(grown);
         self.points.log_end.store(state.end.get(), Ordering::Release);
         let join = !std::mem::replace(&mut state.queued, true);
         if join {

@@ -460,6 +460,12 @@ impl Partition {
         self.state.lock().producers.list()
     }
 
+    /// The number of the data directory that holds it.
+    #[must_use]
+    pub fn directory(&self) -> u16 {
+        self.shared.number.get()
+    }
+
     /// Why nothing is known of what it holds, if so: its data directory is not in use. Its positions mean nothing then.
     #[must_use]
     pub fn missing(&self) -> Option<String> {

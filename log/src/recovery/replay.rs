@@ -19,6 +19,7 @@ use crate::journal::{self, BLOCK_BYTES, Journal, Maker, Mark};
 use crate::log::{OpenError, Recovery};
 use crate::metadata::MetadataState;
 use crate::node::{Node, identity};
+use crate::pace::{Pace, PaceLimits};
 use crate::partition::replay::Applied;
 use crate::partition::{Partition, PlanError};
 use crate::retention::Upkeep;
@@ -383,6 +384,11 @@ impl Start {
         let maker = Arc::new(maker);
         let journal = Journal::new(id, Arc::clone(&maker), slots, mark);
         shared.counters.journal_size_bytes.store(journal.ring_bytes(), Ordering::Relaxed);
+        let limits = PaceLimits {
+            delay: options.commit_delay,
+            delay_max: options.commit_delay_max,
+            bytes_per_day: options.journal_bytes_per_day,
+        };
         Directory {
             node: Arc::clone(node),
             id,
@@ -393,6 +399,7 @@ impl Start {
             }),
             maker,
             mark: Mutex::new(mark),
+            pace: Mutex::new(Pace::new(limits, shared.clock.monotonic_ns())),
             upkeep: Mutex::new(Upkeep::new()),
             full: Mutex::default(),
             wanted: Wanted::default(),

@@ -24,6 +24,8 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         journal_file_bytes: 1 << 20,
         journal_files: 3,
         commit_delay: Duration::ZERO,
+        commit_delay_max: Duration::from_millis(100),
+        journal_bytes_per_day: None,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 1 << 20,
         memory_sync: Duration::from_secs(1),

@@ -31,6 +31,9 @@ impl Sim {
     /// Looks things up in the log as it is now.
     pub(crate) fn look_up(&self, topic: &str, partition: usize) {
         let Some(partition) = self.partition(topic, partition) else { return };
+        if partition.missing().is_some() {
+            return;
+        }
         let found = try_read_all(&partition);
         match found.and_then(|found| check_lookups(&partition, &found)) {
             // What is not loaded may have to be read from a disk that is gone.

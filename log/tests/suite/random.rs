@@ -28,11 +28,23 @@ fn lives(seed: u64) {
     let mut random = Random(seed);
     let mut sim = Sim::new(seed);
     sim.options.journal_files = 2 + random.below(3) as u32;
+    if random.below(3) == 0 {
+        sim.options.dirs.push("/more".into());
+    }
     let mut end = End::Kill;
+    // The directory that the log has gone on without: until it is back, the other one must not fail too.
+    let mut behind = None;
     for _ in 0..1 + random.below(4) {
         let base = sim.disk.changes();
         let mut stop = u64::MAX;
-        match random.below(4) {
+        if let Some(directory) = behind {
+            match random.below(3) {
+                0 => sim.disk.kill_below(&sim.options.dirs[directory]),
+                1 => sim.disk.unmount(DIRECTORIES[directory], true),
+                _ => {}
+            }
+        }
+        match random.below(if behind.is_some() { 1 } else { 4 }) {
             0 => stop = base + 1 + random.below(300),
             1 => {
                 let fault = [Fault::Eio, Fault::Enospc, Fault::Short][random.below(3) as usize];
@@ -42,19 +54,27 @@ fn lives(seed: u64) {
         }
         sim.disk.stop_after(stop);
         let opened = sim.open();
-        if opened.is_ok() {
+        // The power may go when one of two directories is open already.
+        if opened.is_ok() && !sim.disk.is_stopped() {
             // A stop in the middle of the check would only stop the check.
             sim.disk.stop_after(u64::MAX);
             sim.check(end);
             end = End::Kill;
             sim.disk.stop_after(stop.max(sim.disk.changes()));
+            behind = lost(&sim);
             for _ in 0..10 + random.below(70) {
                 if sim.disk.is_stopped() {
                     break;
                 }
-                let step = step(&mut random, &sim);
+                let step = match behind.or_else(|| lost(&sim)) {
+                    None if sim.options.dirs.len() > 1 && random.below(60) == 0 => {
+                        Step::Die { directory: random.below(2) as usize }
+                    }
+                    _ => step(&mut random, &sim),
+                };
                 sim.step(&step);
             }
+            behind = behind.or_else(|| lost(&sim));
         } else {
             let reason = sim.disk.is_stopped() || sim.disk.has_failed();
             assert!(reason, "no reason not to open: {opened:?}");
@@ -70,10 +90,27 @@ fn lives(seed: u64) {
             let outcome = Outcome::ALL[random.below(5) as usize];
             sim.disk.after_crash(outcome, random.next())
         };
+        for name in DIRECTORIES {
+            disk.unmount(name, false);
+        }
         sim = sim.on(disk);
         sim.verify_is_well();
     }
     sim.reopen_and_check(end);
+    let directories = sim.log().stats().directories;
+    let lost = directories.iter().filter(|d| d.offline.is_some());
+    assert_eq!(lost.count(), 0, "all are back: {directories:?}");
+}
+
+/// Names of the data directories, as they are configured.
+const DIRECTORIES: [&str; 2] = ["data", "more"];
+
+/// The directory that is offline while another goes on.
+fn lost(sim: &Sim) -> Option<usize> {
+    let stats = sim.log().stats();
+    let lost = stats.directories.iter().find(|d| d.offline.is_some());
+    let lost = lost.filter(|_| stats.offline.is_none())?;
+    sim.options.dirs.iter().position(|dir| *dir == lost.path)
 }
 
 fn any_settings(random: &mut Random) -> TopicSettings {

@@ -10,8 +10,8 @@ use headwater_log::disk::fake::FakeDisk;
 use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{
-    AckPoint, AppendError, LeaderEpoch, Log, LogOptions, Offset, OpenError, Partition, Position,
-    ReadError, ReadLimit, Recovery, Settled, TopicId, TopicName,
+    AckPoint, AppendError, DirectoryStats, LeaderEpoch, Log, LogOptions, Offset, OpenError,
+    Partition, Position, ReadError, ReadLimit, Recovery, Settled, TopicId, TopicName,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -95,6 +95,10 @@ pub(crate) enum Step {
     Wait {
         ms: u32,
     },
+    /// The disk of this data directory dies.
+    Die {
+        directory: usize,
+    },
     /// One cycle of the commit thread.
     Commit,
     /// One turn of the housekeeping thread.
@@ -118,6 +122,8 @@ pub(crate) fn options() -> LogOptions {
         journal_file_bytes: 32 << 10,
         journal_files: 3,
         commit_delay: Duration::ZERO,
+        commit_delay_max: Duration::from_millis(100),
+        journal_bytes_per_day: None,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),
@@ -237,6 +243,7 @@ impl Sim {
             Step::Trim { topic, partition, eighths } => self.trim(topic, partition, eighths),
             Step::LookUp { topic, partition } => self.look_up(topic, partition),
             Step::Spoil { topic, partition, how } => self.spoil(topic, partition, how),
+            Step::Die { directory } => self.disk.kill_below(&self.options.dirs[directory]),
             Step::Wait { ms } => self.clock.advance_ms(ms),
             Step::Commit => {
                 let log = self.log().clone();
@@ -334,6 +341,14 @@ impl Sim {
 
     fn append(&mut self, topic: &str, partition: usize, records: usize, bytes: usize) {
         let Some(target) = self.partition(topic, partition) else { return };
+        if target.missing().is_some() {
+            let record =
+                RecordParts { timestamp_ms: 0, key: None, value: None, headers: Headers::EMPTY };
+            let refused = target.append(&[record]);
+            assert!(matches!(refused, Err(AppendError::Offline(_))), "{refused:?}");
+            assert!(target.read(Offset::ZERO, 1, ReadLimit::HighWatermark).is_err());
+            return;
+        }
         let values = self.values(topic, partition, records, bytes);
         let mut headers = Headers::default();
         headers.push("h", b"x");
@@ -390,6 +405,9 @@ impl Sim {
 
     fn produce(&mut self, topic: &str, partition: usize, records: usize, bytes: usize) {
         let Some(target) = self.partition(topic, partition) else { return };
+        if target.missing().is_some() {
+            return;
+        }
         let values = self.values(topic, partition, records, bytes);
         let producer_id = 5_000;
         let sequence = self.part(topic, partition).next_sequence();
@@ -407,6 +425,9 @@ impl Sim {
 
     fn repeat(&mut self, topic: &str, partition: usize) {
         let Some(target) = self.partition(topic, partition) else { return };
+        if target.missing().is_some() {
+            return;
+        }
         let start = target.positions().log_start.get();
         let Some(sent) = self.part(topic, partition).last_sent().cloned() else { return };
         if sent.base < start {
@@ -428,6 +449,9 @@ impl Sim {
 
     fn trim(&mut self, topic: &str, partition: usize, eighths: u32) {
         let Some(target) = self.partition(topic, partition) else { return };
+        if target.missing().is_some() {
+            return;
+        }
         let positions = target.positions();
         let room = positions.high_watermark.get() - positions.log_start.get();
         let before = positions.log_start.get() + room * i64::from(eighths) / 8;
@@ -435,7 +459,7 @@ impl Sim {
         let id = target.topic_id();
         let model = self.part(topic, partition);
         model.start_max = model.start_max.max(before);
-        let cycles = self.log().stats().cycles;
+        let cycles = cycles(self.log(), &target);
         self.model.pending.push((cycles, Change::Trimmed(id, partition, before)));
     }
 
@@ -459,7 +483,10 @@ impl Sim {
         pending.retain(|(cycle, change)| {
             // A trim is durable when the cycle after it has ended.
             let done = match change {
-                Change::Trimmed(..) => log.stats().cycles > *cycle,
+                Change::Trimmed(id, partition, _) => {
+                    let topic = log.topics().into_iter().find(|topic| topic.id() == *id);
+                    topic.is_some_and(|t| cycles(&log, &t.partitions()[*partition]) > *cycle)
+                }
                 _ => matches!(log.committed(*cycle), Ok(true)),
             };
             if !done {
@@ -504,6 +531,17 @@ impl Sim {
     }
 }
 
+/// The directory that holds a partition.
+pub(crate) fn directory(log: &Log, partition: &Partition) -> DirectoryStats {
+    let mut all = log.stats().directories.into_iter();
+    all.find(|d| d.number == Some(partition.directory())).expect("a directory for each partition")
+}
+
+/// Commit cycles of the directory that holds a partition.
+fn cycles(log: &Log, partition: &Partition) -> u64 {
+    directory(log, partition).cycles
+}
+
 /// A topic may be deleted, and made again under its name, before its creation is committed.
 fn by_id<'a>(
     topics: &'a mut BTreeMap<String, TopicModel>,
@@ -515,6 +553,9 @@ fn by_id<'a>(
 }
 
 fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize {
+    if partition.missing().is_some() {
+        return 0;
+    }
     let name = format!("{}-{}", partition.topic(), partition.id());
     let durable = partition.durability() == Durability::Fsync;
     let mut lost = 0;

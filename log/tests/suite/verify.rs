@@ -2,7 +2,7 @@
 
 use crate::lookup::check_lookups;
 use crate::model::{Entry, PartitionModel, TopicModel};
-use crate::sim::{End, Sim, Step, client_batch, read_all};
+use crate::sim::{End, Sim, Step, client_batch, directory, read_all};
 use headwater_log::metadata::Durability;
 use headwater_log::{LeaderEpoch, Offset, Partition, Topic};
 
@@ -84,6 +84,9 @@ impl Sim {
             .collect();
         for &(topic, partition) in &partitions {
             let target = self.partition(topic, partition).expect("checked");
+            if directory(self.log(), &target).offline.is_some() {
+                continue;
+            }
             let start = target.positions().log_start.get();
             if let Some(sent) = self.part(topic, partition).last_sent().cloned()
                 && sent.base >= start
@@ -99,7 +102,7 @@ impl Sim {
         self.step(&Step::Commit);
         for (topic, partition) in partitions {
             let target = self.partition(topic, partition).expect("checked");
-            if self.disk_is_well() {
+            if self.disk_is_well() && directory(self.log(), &target).offline.is_none() {
                 let model = self.part(topic, partition);
                 assert_eq!(model.shown_end, model.end, "{topic}-{partition} commits again");
                 let (start, end) = (target.positions().log_start.get(), model.end);
@@ -117,6 +120,11 @@ impl Sim {
 fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32, epoch: &mut i32) {
     for (partition, model) in topic.partitions().iter().zip(&mut model.partitions) {
         let name = format!("{}-{}", topic.name(), partition.id());
+        if partition.missing().is_some() {
+            // What it owes is asked for when its directory is back.
+            model.pending.clear();
+            continue;
+        }
         let p = partition.positions();
         let owed = match (partition.durability(), end) {
             (Durability::Fsync, _) => model.acked_end.max(model.shown_end),

@@ -129,6 +129,7 @@ async fn read_one(
     limit: ReadLimit,
     budget: Budget,
 ) -> Result<(PartitionAnswer, Vec<AbortedTransaction>), ErrorCode> {
+    lookup::check_present(log)?;
     let positions = log.positions();
     lookup::check_epoch(wanted.current_leader_epoch, positions.epoch)?;
     let from = Offset::new(wanted.fetch_offset).ok_or(ErrorCode::OffsetOutOfRange)?;

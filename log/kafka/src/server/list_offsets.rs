@@ -83,6 +83,7 @@ async fn find(
     version: i16,
     committed: bool,
 ) -> Result<Found, ErrorCode> {
+    lookup::check_present(log)?;
     let positions = log.positions();
     lookup::check_epoch(wanted.current_leader_epoch, positions.epoch)?;
     let end = if committed { positions.last_stable } else { positions.high_watermark };

@@ -22,6 +22,11 @@ pub(super) fn partition(topic: Option<&Topic>, index: i32) -> Result<&Arc<Partit
         .ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
+/// Refuses what cannot be answered for a partition whose data directory is not in use: its positions mean nothing.
+pub(super) fn check_present(log: &Partition) -> Result<(), ErrorCode> {
+    log.missing().map_or(Ok(()), |_| Err(ErrorCode::KafkaStorageError))
+}
+
 /// Checks the leader epoch that a client believes in (KIP-320); -1 is none.
 pub(super) fn check_epoch(asked: i32, current: LeaderEpoch) -> Result<(), ErrorCode> {
     match asked {

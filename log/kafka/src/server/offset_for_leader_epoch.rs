@@ -50,6 +50,7 @@ fn find(
     wanted: &offset_for_leader_epoch_request::OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
     let log = lookup::partition(topic, wanted.partition)?;
+    lookup::check_present(log)?;
     lookup::check_epoch(wanted.current_leader_epoch, log.positions().epoch)?;
     let known = LeaderEpoch::new(wanted.leader_epoch).and_then(|epoch| log.end_of_epoch(epoch));
     Ok(known.map_or((-1, -1), |(epoch, end)| (epoch.get(), end.get())))

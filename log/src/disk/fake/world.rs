@@ -4,7 +4,7 @@ use super::super::{DirEntry, OpenMode};
 use super::file::{BLOCK_BYTES, Change, FileNode, blocks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 pub(super) type NodeId = u64;
 
@@ -110,6 +110,10 @@ pub(super) struct World {
     pub(super) faults: BTreeMap<u64, Fault>,
     pub(super) read_faults: BTreeSet<u64>,
     pub(super) struck: bool,
+    /// Paths below which everything fails.
+    pub(super) dead: Vec<PathBuf>,
+    /// Folders of the root that are away.
+    away: BTreeMap<String, NodeId>,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) machine_id: Option<[u8; 16]>,
     pub(super) locks: BTreeSet<NodeId>,
@@ -130,6 +134,8 @@ impl World {
             faults: BTreeMap::new(),
             read_faults: BTreeSet::new(),
             struck: false,
+            dead: vec![],
+            away: BTreeMap::new(),
             capacity_bytes: None,
             machine_id: Some([7; 16]),
             locks: BTreeSet::new(),
@@ -148,6 +154,7 @@ impl World {
             machine_id: self.machine_id,
             changes: self.changes,
             random: self.random.clone(),
+            away: self.away.clone(),
             ..Self::new(0)
         }
     }
@@ -181,6 +188,21 @@ impl World {
             }
         }
         left
+    }
+
+    pub(super) fn unmount(&mut self, name: &str, away: bool) {
+        let Some(Node::Dir(root)) = self.nodes.get_mut(&ROOT) else { return };
+        if !away {
+            // What has been made in its place meanwhile stays.
+            let there = root.now.contains_key(name);
+            if let Some(node) = self.away.remove(name).filter(|_| !there) {
+                root.now.insert(name.to_owned(), node);
+                root.durable.insert(name.to_owned(), node);
+            }
+        } else if let Some(node) = root.now.remove(name) {
+            root.durable.remove(name);
+            self.away.insert(name.to_owned(), node);
+        }
     }
 
     // --- counting and failing ---
