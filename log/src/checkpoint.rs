@@ -7,12 +7,14 @@
 //! Invariant: the captured cycle never goes back, and a catalog is written only when all that it describes is synced.
 //! Neighbours: `commit` runs it inline at a full ring, the checkpoint thread at half of it, `recovery` reads the result.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PartitionEntry};
 use crate::directory::Directory;
 use crate::journal::Mark;
 use crate::metadata::encode_all;
-use crate::partition::Condition;
+use crate::partition::sync::sync_all;
+use crate::partition::{Condition, Partition};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -104,6 +106,23 @@ impl Directory {
         Ok(())
     }
 
+    /// Describes the partitions, and makes durable what they are then described to hold.
+    fn flush_and_sync(
+        &self,
+        partitions: &[Arc<Partition>],
+        speed: Speed,
+    ) -> Result<Vec<PartitionEntry>, String> {
+        let described = partitions.iter().map(|p| p.begin_checkpoint());
+        let (entries, dirty): (Vec<_>, Vec<_>) =
+            described.collect::<Result<Vec<_>, String>>()?.into_iter().unzip();
+        sync_all(&self.shared, partitions.iter().zip(&dirty), |took_ns| {
+            if speed == Speed::Half && took_ns >= PAUSE_NS_MIN {
+                self.pause(took_ns);
+            }
+        })?;
+        Ok(entries)
+    }
+
     fn run_checkpoint(
         &self,
         last: &mut Checkpointer,
@@ -123,15 +142,8 @@ impl Directory {
                 encode_all(&metadata.state.snapshot(), &mut bytes);
                 (bytes, metadata.sequence, self.partitions())
             };
-            let mut entries = Vec::with_capacity(partitions.len());
-            for partition in &partitions {
-                let began = self.shared.clock.monotonic_ns();
-                entries.push(partition.checkpoint().map_err(CheckpointError::Failed)?);
-                let took = self.shared.clock.monotonic_ns().saturating_sub(began);
-                if speed == Speed::Half && took >= PAUSE_NS_MIN {
-                    self.pause(took);
-                }
-            }
+            let entries =
+                self.flush_and_sync(&partitions, speed).map_err(CheckpointError::Failed)?;
             if !partitions.iter().any(|p| p.condition() == Condition::Deleted) {
                 break (metadata, metadata_sequence, partitions, entries);
             }

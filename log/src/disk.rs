@@ -92,10 +92,22 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Room on the filesystem that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// The filesystem that holds `path`, to sync it as a whole. `None` where the system would not report that a sync failed.
+    fn filesystem(&self, path: &Path) -> io::Result<Option<Box<dyn Filesystem>>> {
+        let _ = path;
+        Ok(None)
+    }
     /// The machine's identity, to notice a card that was moved or cloned. `None` where it has none.
     fn machine_id(&self) -> Option<[u8; 16]>;
     /// Sixteen unpredictable bytes, for ids.
     fn random_id(&self) -> io::Result<[u8; 16]>;
+}
+
+/// A filesystem, from the moment it was looked up on.
+pub trait Filesystem: Debug + Send + Sync {
+    /// Makes all that was written before the call durable: bytes, lengths and names of all files (syncfs). Fails when any
+    /// write-back since it was looked up has failed. Never to be called again after it failed.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. Calls may come from several threads at once.
@@ -137,6 +149,33 @@ pub struct SystemDisk;
 
 #[derive(Debug)]
 struct SystemFile(File);
+
+/// A folder, open since before the first write that is to be reported: an open file remembers which failures it has seen.
+#[derive(Debug)]
+struct SystemFilesystem(File);
+
+impl Filesystem for SystemFilesystem {
+    fn sync(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.0)?;
+        // Not every filesystem (FAT) makes the device empty its cache at a syncfs; all do at an fsync.
+        self.0.sync_all()
+    }
+}
+
+/// Linux reports failed write-backs at syncfs since 5.8 (`syncfs(2)`); before, a file's own fsync alone told.
+fn syncfs_reports_failures() -> bool {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy().into_owned();
+    system.sysname().to_bytes() == b"Linux" && is_at_least(&release, (5, 8))
+}
+
+fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
+        _ => false,
+    }
+}
 
 /// The lock lives as long as the open file (flock). `None`: there was no file to lock.
 #[derive(Debug)]
@@ -233,6 +272,13 @@ impl Disk for SystemDisk {
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
+    }
+
+    fn filesystem(&self, path: &Path) -> io::Result<Option<Box<dyn Filesystem>>> {
+        if !syncfs_reports_failures() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(SystemFilesystem(File::open(path)?))))
     }
 
     fn machine_id(&self) -> Option<[u8; 16]> {
@@ -362,6 +408,32 @@ mod tests {
         let nowhere = dir.path().join("nowhere");
         assert!(matches!(SystemDisk.lock_shared(&nowhere).unwrap(), Lock::Held(_)));
         assert!(!nowhere.exists());
+    }
+
+    #[test]
+    fn versions_of_the_kernel_compare_as_numbers() {
+        for (release, reports) in [
+            ("5.8.0", true),
+            ("5.10.103-v7l+", true),
+            ("6.18.44-fc", true),
+            ("5.7.19", false),
+            ("4.19.0-27-amd64", false),
+            ("", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_at_least(release, (5, 8)), reports, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_filesystem_is_synced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let filesystem = SystemDisk.filesystem(dir.path()).unwrap();
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        if let Some(filesystem) = filesystem {
+            filesystem.sync().unwrap();
+        }
+        assert!(SystemDisk.filesystem(&dir.path().join("missing")).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use crate::Offset;
 use crate::directory::Directory;
 use crate::partition::Partition;
+use crate::partition::sync::{MemoryDirty, sync_all};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -214,18 +215,31 @@ impl Directory {
     fn sync_memory_topics(&self) {
         // Not beside a checkpoint, which would describe as synced what is only being synced here.
         let _checkpointer = self.checkpointer.lock();
-        let mut synced = false;
-        for partition in self.partitions().iter().filter(|p| p.is_memory()) {
-            match partition.sync_memory() {
-                Ok(true) => synced = true,
-                // Only a catalog that names the partition makes its files findable after a crash.
-                Ok(false) => self.ask_checkpoint(),
-                Err(reason) => return self.shared.go_offline(reason),
+        let (mut partitions, mut ends, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
+        for partition in self.partitions().into_iter().filter(|p| p.is_memory()) {
+            match partition.begin_memory_sync() {
+                MemoryDirty::Clean => {}
+                MemoryDirty::NotInCatalog => self.ask_checkpoint(),
+                MemoryDirty::Below(end, files) => {
+                    partitions.push(partition);
+                    ends.push(end);
+                    dirty.push(files);
+                }
             }
         }
-        if synced {
-            self.shared.notify();
+        if partitions.is_empty() {
+            return;
         }
+        // The catalog may know a partition from a time when it had no folder yet: the folder's name, too.
+        let synced = sync_all(&self.shared, partitions.iter().zip(&dirty), |_| {})
+            .and_then(|()| self.shared.sync_topics(&self.path().join("topics")));
+        if let Err(reason) = synced {
+            return self.shared.go_offline(reason);
+        }
+        for (partition, end) in partitions.iter().zip(ends) {
+            partition.end_memory_sync(end);
+        }
+        self.shared.notify();
     }
 
     /// Deletes what has outlived its topic's retention, then the oldest of all above the directory's limit.

@@ -8,7 +8,7 @@
 
 use crate::clock::Clock;
 use crate::compressor::Compressor;
-use crate::disk::Disk;
+use crate::disk::{Disk, Filesystem};
 use crate::metadata::DirectoryNumber;
 use crate::partition::replica::Leadership;
 use crate::segment::files::Files;
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) committed_sequence: AtomicU64,
     /// The metadata record that says that the node goes on without this directory; 0 while it is in use.
     pub(crate) absent_since: AtomicU64,
+    /// To sync as a whole; `None` where that would hide a failure.
+    pub(crate) filesystem: Option<Box<dyn Filesystem>>,
     pub(crate) files: Files,
     pub(crate) indexes: Indexes,
     pub(crate) labels: LabelIndexes,
@@ -194,9 +196,18 @@ impl Shared {
         budget: Budget,
         log_clock_ms: i64,
     ) -> Self {
+        // Looked up before anything is written: it reports failures from here on.
+        let filesystem = match common.disk.filesystem(&path) {
+            Ok(filesystem) => filesystem,
+            Err(e) => {
+                tracing::info!(path = %path.display(), error = %e, "files are synced one by one");
+                None
+            }
+        };
         Self {
             number,
             path,
+            filesystem,
             files: Files::new(Arc::clone(&common.disk), budget.open_files_max),
             disk: Arc::clone(&common.disk),
             clock: Arc::clone(&common.clock),

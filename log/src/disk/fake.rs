@@ -12,7 +12,7 @@ mod world;
 
 pub use world::{Fault, Outcome};
 
-use super::{DirEntry, Disk, DiskFile, Lock, LockGuard, OpenMode, Space};
+use super::{DirEntry, Disk, DiskFile, Filesystem, Lock, LockGuard, OpenMode, Space};
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -222,6 +222,12 @@ impl Disk for FakeDisk {
         Ok(Space { total_bytes, free_bytes })
     }
 
+    /// The tree below `path`, as if it were a filesystem of its own.
+    fn filesystem(&self, path: &Path) -> io::Result<Option<Box<dyn Filesystem>>> {
+        let (world, path) = (Arc::clone(&self.world), path.to_owned());
+        Ok(Some(Box::new(FakeFilesystem { world, path })))
+    }
+
     fn machine_id(&self) -> Option<[u8; 16]> {
         self.world.lock().machine_id
     }
@@ -230,6 +236,18 @@ impl Disk for FakeDisk {
         let mut world = self.world.lock();
         let (a, b) = (world.random.next(), world.random.next());
         Ok((u128::from(a) << 64 | u128::from(b)).to_be_bytes())
+    }
+}
+
+#[derive(Debug)]
+struct FakeFilesystem {
+    world: Arc<Mutex<World>>,
+    path: PathBuf,
+}
+
+impl Filesystem for FakeFilesystem {
+    fn sync(&self) -> io::Result<()> {
+        alive(&self.world, &self.path)?.sync_tree(&self.path)
     }
 }
 

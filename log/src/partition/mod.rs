@@ -21,6 +21,7 @@ mod read;
 pub(crate) mod replay;
 pub(crate) mod replica;
 mod state;
+pub(crate) mod sync;
 mod transactions;
 mod writer;
 

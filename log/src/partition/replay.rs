@@ -429,71 +429,6 @@ impl Partition {
         self.points.log_start_synced.fetch_max(offset, Ordering::AcqRel);
     }
 
-    /// Flushes, syncs the files and describes what they then hold. Runs beside appends and commits.
-    pub(crate) fn checkpoint(&self) -> Result<PartitionEntry, String> {
-        let mut writer = self.writer.lock();
-        self.flush_locked(&mut writer)?;
-        let dirty = std::mem::take(&mut writer.dirty);
-        let folder_dirty = std::mem::take(&mut writer.folder_dirty);
-        let entry = self.entry(&writer);
-        drop(writer);
-        self.sync_files(&dirty, folder_dirty)?;
-        Ok(entry)
-    }
-
-    /// Syncs a `memory` partition's files between checkpoints. `false` when only a checkpoint would make them findable.
-    pub(crate) fn sync_memory(&self) -> Result<bool, String> {
-        let mut writer = self.writer.lock();
-        if writer.dirty.is_empty() {
-            return Ok(true);
-        }
-        if !writer.in_catalog {
-            return Ok(false);
-        }
-        let dirty = std::mem::take(&mut writer.dirty);
-        let folder_dirty = std::mem::take(&mut writer.folder_dirty);
-        let end = self.state.lock().flushed;
-        drop(writer);
-        self.sync_files(&dirty, folder_dirty)?;
-        // The catalog may know the partition from a time when it had no folder yet.
-        if let Some(topics) = self.folder.parent() {
-            self.shared.sync_topics(topics)?;
-        }
-        // A truncation meanwhile has cut it; nothing is appended again before the checkpoint that this one keeps out.
-        let state = self.state.lock();
-        self.points.synced.fetch_max(end.min(state.end).get(), Ordering::AcqRel);
-        Ok(true)
-    }
-
-    fn sync_files(&self, dirty: &[Arc<Segment>], folder_dirty: bool) -> Result<(), String> {
-        for segment in dirty {
-            let name = path(&self.folder, segment.base(), "log");
-            let synced = self.open_segment(segment).and_then(|file| file.sync_data());
-            match synced {
-                // Deleted or truncated meanwhile: its bytes matter no more.
-                Err(e)
-                    if e.kind() == std::io::ErrorKind::NotFound && !self.has_segment(segment) => {}
-                other => other.map_err(|e| format!("syncing {}: {e}", name.display()))?,
-            }
-        }
-        if folder_dirty {
-            match self.shared.disk.sync_dir(&self.folder) {
-                Err(e)
-                    if e.kind() == std::io::ErrorKind::NotFound
-                        && self.condition() == Condition::Deleted => {}
-                other => {
-                    other.map_err(|e| format!("syncing {}: {e}", self.folder.display()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn has_segment(&self, segment: &Segment) -> bool {
-        self.condition() != Condition::Deleted
-            && self.segments.read().iter().any(|s| s.base() == segment.base())
-    }
-
     /// A checkpoint with this entry was persisted.
     pub(crate) fn note_checkpoint(&self, entry: &PartitionEntry) {
         let mut writer = self.writer.lock();
@@ -518,7 +453,7 @@ impl Partition {
         }
     }
 
-    fn entry(&self, writer: &Writer) -> PartitionEntry {
+    pub(super) fn entry(&self, writer: &Writer) -> PartitionEntry {
         let state = self.state.lock();
         let end = state.flushed;
         assert_eq!(end, writer.folded, "the producers are those of what the files hold");

@@ -78,6 +78,12 @@ fn script() -> Vec<Step> {
             ]),
             13 => steps.extend((0..12).map(|how| Spoil { topic: "sensors", partition: 1, how })),
             12 => steps.push(Checkpoint),
+            // More dirty files than are synced one by one.
+            14 => {
+                steps.push(Create { topic: "wide", partitions: 7, settings: fsync.clone() });
+                steps.extend((0..7).map(|partition| append("wide", partition, 1)));
+                steps.extend([Commit, Checkpoint]);
+            }
             _ => {}
         }
     }
@@ -103,6 +109,7 @@ fn script_changes() -> u64 {
     assert!(stats.checkpoints >= 3, "{stats:?}");
     assert!(stats.journal_bytes > stats.journal_size_bytes, "once around the ring: {stats:?}");
     assert_eq!(sim.refused, 0);
+    assert!(sim.disk.trace().iter().any(|line| line.contains("sync filesystem")));
     sim.disk.changes()
 }
 

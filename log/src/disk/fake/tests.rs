@@ -170,3 +170,27 @@ fn locks_end_with_their_process() {
     drop(held);
     assert!(matches!(disk.lock(path, "1").unwrap(), Lock::Held(_)));
 }
+
+#[test]
+fn a_sync_of_the_filesystem_covers_its_tree_and_no_other() {
+    for fails in [false, true] {
+        let disk = FakeDisk::new(3);
+        for path in ["/a", "/a/b", "/c"] {
+            disk.create_dir(Path::new(path)).unwrap();
+        }
+        disk.sync_dir(Path::new("/")).unwrap();
+        for path in ["/a/f", "/a/b/g", "/c/h"] {
+            write(&disk, path, b"bytes", 0).unwrap();
+        }
+        let filesystem = disk.filesystem(Path::new("/a")).unwrap().unwrap();
+        if fails {
+            disk.fail_change(disk.changes() + 1, Fault::Eio);
+        }
+        assert_eq!(filesystem.sync().is_err(), fails);
+        let left = disk.after_crash(Outcome::DropAll, 0);
+        assert_eq!(left.contents("/c/h"), None);
+        let synced =
+            ["/a/f", "/a/b/g"].iter().all(|p| left.contents(p).as_deref() == Some(b"bytes"));
+        assert_eq!(synced, !fails);
+    }
+}

@@ -382,6 +382,39 @@ impl World {
         fault.map_or(Ok(()), |fault| Err(error(fault)))
     }
 
+    /// A sync of the whole tree below `path`: contents, lengths and names. One that fails loses of each file what its own
+    /// sync would have.
+    pub(super) fn sync_tree(&mut self, path: &Path) -> io::Result<()> {
+        let root = self.find(path)?;
+        let fault = self.count_change(|| format!("sync filesystem {}", path.display()))?;
+        let (mut dirs, mut files, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![root]);
+        while let Some(id) = open.pop() {
+            if let Some(Node::Dir(dir)) = self.nodes.get(&id) {
+                dirs.insert(id);
+                open.extend(dir.now.values());
+            } else {
+                files.insert(id);
+            }
+        }
+        let mut random = self.random.clone();
+        for change in std::mem::take(&mut self.pending_names) {
+            let mine = change.names.iter().any(|(d, ..)| dirs.contains(d));
+            if mine && (fault.is_none() || random.below(2) == 0) {
+                self.make_durable(&change);
+            } else {
+                self.pending_names.push(change);
+            }
+        }
+        for id in files {
+            match fault {
+                None => self.file(id)?.sync(),
+                Some(_) => self.file(id)?.lose(&mut random),
+            }
+        }
+        self.random = random;
+        fault.map_or(Ok(()), |fault| Err(error(fault)))
+    }
+
     pub(super) fn list(&mut self, path: &Path) -> io::Result<Vec<DirEntry>> {
         self.count_read()?;
         let dir = self.dir(self.find(path)?)?;
