@@ -79,7 +79,7 @@ fn script() -> Vec<Step> {
             13 => steps.extend((0..12).map(|how| Spoil { topic: "sensors", partition: 1, how })),
             12 => steps.push(Checkpoint),
             // More dirty files than are synced one by one.
-            14 => {
+            15 => {
                 steps.push(Create { topic: "wide", partitions: 7, settings: fsync.clone() });
                 steps.extend((0..7).map(|partition| append("wide", partition, 1)));
                 steps.extend([Commit, Checkpoint]);
