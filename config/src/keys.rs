@@ -158,6 +158,10 @@ pub(crate) const KEYS: &[Key] = &[
         "Bytes that may be appended and not yet committed; above it producers wait."),
     key("storage", "tail_bytes_max", Bytes(0, 16 * GIB, None), Default("32MiB"),
         "Bytes of the newest batches kept in memory for readers, over all partitions."),
+    key("storage", "compaction_memory_bytes", Bytes(64 * KIB, GIB, None), Default("4MiB"),
+        "Memory for the keys of one compaction pass: 24 bytes each. What does not fit waits for the next pass."),
+    key("storage", "compaction_bytes_per_second", Bytes(64 * KIB, u64::MAX, Some("unlimited")), Default("4MiB"),
+        "What compaction may read and write per second."),
 
     key("listener", "protocol", Choice(&["mqtt", "kafka", "http"], &[]), Required("mqtt"),
         "What is spoken."),

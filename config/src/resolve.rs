@@ -180,6 +180,8 @@ fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
         producer_id_expiration: time(v, "producer_id_expiration"),
         uncommitted_bytes_max: size(v, "uncommitted_bytes_max"),
         tail_bytes_max: size(v, "tail_bytes_max"),
+        compaction_memory_bytes: size(v, "compaction_memory_bytes"),
+        compaction_bytes_per_second: v.bytes("compaction_bytes_per_second").flatten(),
     }
 }
 

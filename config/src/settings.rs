@@ -68,6 +68,10 @@ pub struct Storage {
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, at most.
     pub tail_bytes_max: usize,
+    /// Memory of compaction's map of keys.
+    pub compaction_memory_bytes: usize,
+    /// Bytes that compaction may read and write per second; `None` is unbounded.
+    pub compaction_bytes_per_second: Option<u64>,
 }
 
 impl Storage {

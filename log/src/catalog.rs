@@ -22,10 +22,12 @@
 //! |---|---|
 //! | 1 transactions | producers (`partition::producers::encoding`); u32 count of segments with aborted transactions, of each: base i64, then as in `segment::txnindex` |
 //! | 2 replica | of a replicated partition: leadership, 16 bytes as in the journal (`partition::replica`); u64 cycle of the last truncation that the entry has behind it |
+//! | 3 compaction | `compaction::swap` has its table |
 //!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
 //! Neighbours: `checkpoint` writes, `recovery` reads.
 
+use crate::compaction::swap::CompactedEntry;
 use crate::disk::{Disk, OpenMode, read_full_at};
 use crate::encoding::{Fields, Put, crc32c};
 use crate::journal::Mark;
@@ -52,6 +54,7 @@ const FLAG_OFFLINE: u8 = 2;
 
 const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
+const SECTION_COMPACTED: u8 = 3;
 
 /// A segment as the catalog knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,7 @@ pub(crate) struct PartitionEntry {
     pub(crate) leadership: Option<Leadership>,
     /// The journal's truncations up to this cycle are done: batches before it are in the entry, or gone.
     pub(crate) truncated_in: u64,
+    pub(crate) compacted: CompactedEntry,
 }
 
 /// The whole catalog.
@@ -269,6 +273,11 @@ impl PartitionEntry {
             content.put_u64(self.truncated_in);
             sections.push((SECTION_REPLICA, content));
         }
+        if !self.compacted.is_empty() {
+            let mut content = Vec::new();
+            self.compacted.encode(&mut content);
+            sections.push((SECTION_COMPACTED, content));
+        }
         sections
     }
 
@@ -299,6 +308,9 @@ impl PartitionEntry {
             SECTION_REPLICA => {
                 self.leadership = Some(Leadership::decode(&mut f)?);
                 self.truncated_in = f.u64()?;
+            }
+            SECTION_COMPACTED => {
+                self.compacted = CompactedEntry::decode(f.take(content.len())?)?;
             }
             _ => return None,
         }
@@ -366,6 +378,7 @@ impl PartitionEntry {
             aborted: Vec::new(),
             leadership: None,
             truncated_in: 0,
+            compacted: CompactedEntry::default(),
         };
         if version == 1 {
             entry.producers = Producers::decode_version_1(f, log_clock_ms)?;

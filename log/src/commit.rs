@@ -9,6 +9,8 @@
 
 use crate::Offset;
 use crate::checkpoint::CheckpointError;
+use crate::compaction::SwapRequest;
+use crate::compaction::swap::Outcome;
 use crate::directory::Directory;
 use crate::journal::cycle::{End, batches_overhead};
 use crate::journal::ring::Room;
@@ -53,6 +55,7 @@ struct Gathered {
     metadata: VecDeque<(u64, Vec<u8>)>,
     controls: VecDeque<(Arc<Partition>, PartitionControl)>,
     deleted: Vec<(u64, Arc<Partition>)>,
+    swaps: Vec<Arc<SwapRequest>>,
 }
 
 impl Committer {
@@ -154,6 +157,14 @@ impl Committer {
         }
         gathered.controls = controls.partitions;
         gathered.deleted = controls.deleted;
+        for request in controls.swaps {
+            if !request.partition.is_current(&request.swap) {
+                request.set_outcome(Outcome::Dropped);
+                continue;
+            }
+            self.cycle.swap(request.partition.handle(), &request.swap);
+            gathered.swaps.push(request);
+        }
         gathered
     }
 
@@ -228,6 +239,7 @@ impl Committer {
                 waiting.partitions.push_front(entry);
             }
             waiting.deleted.splice(0..0, gathered.deleted);
+            waiting.swaps.splice(0..0, gathered.swaps);
         }
         for taken in gathered.journalled {
             self.full(directory, &taken.partition);
@@ -321,6 +333,12 @@ impl Committer {
             }
         }
         self.carry_out(directory, &gathered.controls)?;
+        // Before a checkpoint can capture this cycle: it would describe the inputs without a frame that says what became of
+        // them.
+        for request in &gathered.swaps {
+            let done = request.partition.swap_in(&request.swap, &request.segment)?;
+            request.set_outcome(if done { Outcome::Done } else { Outcome::Dropped });
+        }
         // After everything of the cycle is published: a checkpoint that captures it finds it all committed.
         *directory.mark.lock() = self.journal.mark();
         shared.queue.committed();
@@ -391,8 +409,11 @@ impl Committer {
 /// Takes what one cycle has room for, in order; up to and with the first deletion.
 fn take_controls(waiting: &mut Controls, bytes_max: usize) -> Controls {
     let count = waiting.partitions.len().min(bytes_max / CONTROL_BYTES_MAX);
-    let mut taken =
-        Controls { partitions: waiting.partitions.drain(..count).collect(), ..Controls::default() };
+    let mut taken = Controls {
+        partitions: waiting.partitions.drain(..count).collect(),
+        swaps: std::mem::take(&mut waiting.swaps),
+        ..Controls::default()
+    };
     let mut bytes = 0;
     while let Some((sequence, record)) = waiting.metadata.pop_front() {
         bytes += record.len();

@@ -8,6 +8,7 @@
 
 use crate::checkpoint::Checkpointer;
 use crate::commit::Committer;
+use crate::compaction::Cleaner;
 use crate::disk::LockGuard;
 use crate::journal::{Maker, Mark};
 use crate::node::Node;
@@ -32,6 +33,8 @@ pub(crate) struct Directory {
     pub(crate) mark: Mutex<Mark>,
     pub(crate) pace: Mutex<Pace>,
     pub(crate) upkeep: Mutex<Upkeep>,
+    /// Before the committer, in the order of locks.
+    pub(crate) cleaner: Mutex<Cleaner>,
     pub(crate) full: Mutex<Vec<Arc<Partition>>>,
     pub(crate) wanted: Wanted,
     pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,

@@ -5,6 +5,7 @@ mod catalog;
 mod checkpoint;
 pub mod clock;
 mod commit;
+mod compaction;
 mod compressor;
 mod create;
 mod directory;
@@ -30,6 +31,7 @@ mod superblock;
 mod tests;
 mod threads;
 
+pub use compaction::CompactionOptions;
 pub use ids::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 pub use log::{Log, LogOptions, OpenError, Recovery, Running, Topic};
 pub use partition::{
@@ -39,4 +41,4 @@ pub use partition::{
 };
 pub use segment::labels::{LabelHash, Labeller};
 pub use segment::txnindex::AbortedTransaction;
-pub use stats::{DirectoryStats, LogStats};
+pub use stats::{CompactionStats, DirectoryStats, LogStats};

@@ -6,6 +6,7 @@
 
 use crate::checkpoint::Speed;
 use crate::clock::Clock;
+use crate::compaction::CompactionOptions;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
@@ -53,6 +54,8 @@ pub struct LogOptions {
     pub partitions_max: u32,
     /// Bytes that the topics of one directory may take on disk; above it the oldest segments that nobody holds go first.
     pub max_bytes: Option<u64>,
+    /// How compaction may use the machine.
+    pub compaction: CompactionOptions,
 }
 
 impl Default for LogOptions {
@@ -74,6 +77,7 @@ impl Default for LogOptions {
             topics_max: u32::MAX,
             partitions_max: u32::MAX,
             max_bytes: None,
+            compaction: CompactionOptions::default(),
         }
     }
 }
@@ -278,6 +282,16 @@ impl Log {
             directory.make_file();
             directory.upkeep_step();
         }
+    }
+
+    /// Compacts the partition of each directory that needs it most, on the calling thread, at full speed; `false` when none is
+    /// due. For a node that is stepped instead of started.
+    pub fn step_compaction(&self) -> bool {
+        let mut any = false;
+        for directory in &self.engine.directories {
+            any |= directory.compaction_step(&|_| false);
+        }
+        any
     }
 
     /// Commits what waits, checkpoints and lets the directory go, on the calling thread. For a node that is stepped.

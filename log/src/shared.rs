@@ -7,6 +7,7 @@
 //! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
 use crate::clock::Clock;
+use crate::compaction::{CompactionCounters, SwapRequest};
 use crate::compressor::Compressor;
 use crate::disk::{Disk, Filesystem};
 use crate::metadata::DirectoryNumber;
@@ -122,11 +123,16 @@ pub(crate) struct Controls {
     pub(crate) partitions: VecDeque<(Arc<Partition>, PartitionControl)>,
     /// Partitions of deleted topics, with the sequence of the deletion.
     pub(crate) deleted: Vec<(u64, Arc<Partition>)>,
+    /// Outputs of compaction that are to take their inputs' place.
+    pub(crate) swaps: Vec<Arc<SwapRequest>>,
 }
 
 impl Controls {
     pub(crate) fn is_empty(&self) -> bool {
-        self.metadata.is_empty() && self.partitions.is_empty() && self.deleted.is_empty()
+        self.metadata.is_empty()
+            && self.partitions.is_empty()
+            && self.deleted.is_empty()
+            && self.swaps.is_empty()
     }
 }
 
@@ -163,6 +169,7 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) producers_expired: AtomicU64,
     pub(crate) partitions_full: AtomicUsize,
+    pub(crate) compaction: CompactionCounters,
     /// Batches that went through the compressor: their bytes before and after.
     pub(crate) compress_plain_bytes: AtomicU64,
     pub(crate) compress_stored_bytes: AtomicU64,

@@ -78,8 +78,35 @@ pub struct LogStats {
     pub open_transactions: u64,
     /// Milliseconds since the open transaction that waits longest was last written to, on the log clock; zero with none open.
     pub oldest_transaction_ms: u64,
+    /// What compaction has done.
+    pub compaction: CompactionStats,
     /// Each data directory, by number; then configured paths that are not used.
     pub directories: Vec<DirectoryStats>,
+}
+
+/// What compaction has done since the start.
+#[derive(Debug, Clone, Default)]
+pub struct CompactionStats {
+    /// Passes ended, each over one partition.
+    pub passes: u64,
+    /// Passes given up because of an error.
+    pub failures: u64,
+    /// Bytes of segments read.
+    pub read_bytes: u64,
+    /// Bytes of compacted segments written.
+    pub written_bytes: u64,
+    /// Bytes by which the log became smaller.
+    pub removed_bytes: u64,
+    /// Records dropped because they have no key.
+    pub keyless_records: u64,
+    /// Nanoseconds spent.
+    pub ns: u64,
+    /// Nanoseconds since the last pass ended; `None` before there was one.
+    pub since_last_ns: Option<u64>,
+    /// The dirtiest partition's dirty part, in thousandths of what may be compacted of it.
+    pub dirty_permille_max: u64,
+    /// Partitions that are left alone because of damage.
+    pub uncleanable: u64,
 }
 
 /// One data directory at one moment.
@@ -164,6 +191,7 @@ impl LogStats {
         self.checkpoints += get(&c.checkpoints);
         self.producers_expired += get(&c.producers_expired);
         self.damage.extend(shared.damage());
+        self.add_compaction(shared);
         let disk_full = c.partitions_full.load(Ordering::Relaxed) > 0;
         self.disk_full |= disk_full;
         self.open_files += shared.files.count() as u64;
@@ -177,5 +205,23 @@ impl LogStats {
             cycles: get(&c.cycles),
             disk_full,
         });
+    }
+
+    fn add_compaction(&mut self, shared: &Shared) {
+        let c = &shared.counters.compaction;
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let sum = &mut self.compaction;
+        sum.passes += get(&c.passes);
+        sum.failures += get(&c.failures);
+        sum.read_bytes += get(&c.read_bytes);
+        sum.written_bytes += get(&c.written_bytes);
+        sum.removed_bytes += get(&c.removed_bytes);
+        sum.keyless_records += get(&c.keyless_records);
+        sum.ns += get(&c.ns);
+        let last = Some(get(&c.last_ns)).filter(|at| *at > 0);
+        let since = last.map(|at| shared.clock.monotonic_ns().saturating_sub(at));
+        sum.since_last_ns = [sum.since_last_ns, since].into_iter().flatten().min();
+        sum.dirty_permille_max = sum.dirty_permille_max.max(get(&c.dirty_permille_max));
+        sum.uncleanable += get(&c.uncleanable);
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A round of upkeep starts this often.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// The cleaner looks for something to do this often (Kafka's `log.cleaner.backoff.ms`).
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Handles of the threads; ends them when dropped.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Threads {
             spawn("upkeep", run_upkeep);
             spawn("ring", run_maker);
             spawn("compress", run_compressor);
+            spawn("compact", run_cleaner);
         }
         Self { engine: Arc::clone(engine), handles: Mutex::new(handles) }
     }
@@ -137,6 +140,24 @@ fn run_upkeep(directory: &Directory) {
         }
         directory.wanted.changed.wait_for(&mut wanted, interval.max(Duration::from_millis(10)));
         if wanted.stop {
+            return;
+        }
+    }
+}
+
+fn run_cleaner(directory: &Directory) {
+    // Whoever serves comes first. A system that does not allow it has the rate limit.
+    let _ = rustix::process::nice(10);
+    let pause = |time: Duration| {
+        let mut wanted = directory.wanted.state.lock();
+        if !time.is_zero() {
+            directory.wanted.changed.wait_while_for(&mut wanted, |wanted| !wanted.stop, time);
+        }
+        wanted.stop
+    };
+    loop {
+        while directory.compaction_step(&pause) {}
+        if pause(COMPACTION_INTERVAL) {
             return;
         }
     }

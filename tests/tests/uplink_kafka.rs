@@ -201,6 +201,7 @@ impl Node {
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,
+            compaction: Default::default(),
         };
         let (log, _) =
             Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).expect("the log opens");

@@ -40,6 +40,10 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
                 all.min().map(|all| all / 100 * u64::from(percent))
             }
         },
+        compaction: headwater_log::CompactionOptions {
+            memory_bytes: storage.compaction_memory_bytes,
+            bytes_per_second: storage.compaction_bytes_per_second,
+        },
     }
 }
 

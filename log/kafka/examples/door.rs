@@ -55,6 +55,7 @@ async fn main() -> anyhow::Result<()> {
         topics_max: 1_000,
         partitions_max: 10_000,
         max_bytes: None,
+        compaction: Default::default(),
     };
     let (log, recovery) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock))?;
     println!("opened in {:?}, {} topics", recovery.took, recovery.topics);

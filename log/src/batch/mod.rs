@@ -51,10 +51,11 @@ const RECORD_BYTES_MIN: usize = 7;
 const CRC_AT: usize = 17;
 const CRC_FROM: usize = 21;
 
-const ATTRIBUTE_CODEC: i16 = 0x07;
+pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// The producer id of batches made by Headwater itself from MQTT messages and connectors.
 pub const PRODUCER_ID_MADE_HERE: i64 = -2;
@@ -179,11 +180,13 @@ impl BatchHeader {
         if Codec::from_number(self.codec_number()).is_none() {
             return wrong("attributes");
         }
-        if self.record_count <= 0 {
+        // None at all in a batch that compaction emptied and kept for its producer's last sequence.
+        let empty = self.record_count == 0 && self.size_bytes() == HEADER_BYTES;
+        if self.record_count <= 0 && !empty {
             return wrong("recordCount");
         }
         // Compaction leaves gaps, so the delta may be larger than the count says, never smaller.
-        if self.last_offset_delta < self.record_count - 1
+        if self.last_offset_delta < (self.record_count - 1).max(0)
             || self.base_offset.checked_add(i64::from(self.last_offset_delta) + 1).is_none()
         {
             return wrong("lastOffsetDelta");
@@ -281,6 +284,13 @@ impl BatchHeader {
         self.attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
     }
 
+    /// Until when compaction keeps the tombstones of this batch, once it has met them (KIP-534): the base timestamp is that
+    /// time then, and timestamp deltas count from it.
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & ATTRIBUTE_DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     /// Whether the batch belongs to a transaction.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
@@ -324,7 +334,7 @@ pub fn place(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
 }
 
 /// Replaces what lies outside or inside the CRC for a batch that goes to another cluster, in place.
-/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime and transactional bits cleared, CRC made anew.
+/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime, transactional and delete horizon bits cleared, CRC made anew.
 /// The leader epoch becomes -1, which is what a client sends.
 ///
 /// # Panics
@@ -335,7 +345,7 @@ pub fn readdress(batch: &mut [u8], producer_id: i64, producer_epoch: i16, base_s
     batch[..8].copy_from_slice(&0i64.to_be_bytes());
     batch[12..16].copy_from_slice(&(-1i32).to_be_bytes());
     // Sent outside of any transaction of the target: a source's transaction is decided here before it is sent there.
-    let dropped = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL;
+    let dropped = ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_DELETE_HORIZON;
     let attributes = i16::from_be_bytes([batch[21], batch[22]]) & !dropped;
     batch[21..23].copy_from_slice(&attributes.to_be_bytes());
     batch[43..51].copy_from_slice(&producer_id.to_be_bytes());
@@ -369,7 +379,7 @@ pub fn compressed(batch: &[u8], compression: Compression) -> Option<Vec<u8>> {
 }
 
 /// Writes the CRC of the bytes behind it. The slice is exactly one batch.
-fn put_crc(batch: &mut [u8]) {
+pub(crate) fn put_crc(batch: &mut [u8]) {
     let crc = crc_fast::crc32_iscsi(&batch[CRC_FROM..]);
     batch[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
 }

@@ -33,13 +33,15 @@
 //! | 4 ends | what the cycle before committed: (handle u64, first offset i64, end offset i64) each; names the loss exactly, should that cycle rot. First = end: the partition was cut to there |
 //! | 5 truncate | offset i64: what was appended at or above it before this cycle is gone |
 //! | 6 leadership | epoch i32; role u8 (1 leader, 2 follower); zeros, 3 bytes; high watermark i64: of a replicated partition (partition::replica) |
+//! | 7 swap | a compaction swap: `compaction::swap` has its table |
 //!
-//! Kinds 7 and 8 are kept for compaction swap and extent. Control frames (1, 2, 4, 5, 6) stand before the batches.
+//! Kind 8 is kept for extent. Control frames (1, 2, 4, 5, 6, 7) stand before the batches.
 //!
 //! Invariant: what decodes was written whole by this directory; lengths are checked before anything is sliced.
 
 use super::BLOCK_BYTES;
 use crate::Offset;
+use crate::compaction::Swap;
 use crate::encoding::{Fields, Put, crc32c};
 use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
 use bytes::Bytes;
@@ -58,6 +60,7 @@ const KIND_BATCHES: u8 = 3;
 const KIND_ENDS: u8 = 4;
 const KIND_TRUNCATE: u8 = 5;
 const KIND_LEADERSHIP: u8 = 6;
+const KIND_SWAP: u8 = 7;
 
 /// What a partition got from one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +192,13 @@ impl CycleBuilder {
         leadership.encode(&mut self.copied);
     }
 
+    pub(crate) fn swap(&mut self, handle: u64, swap: &Swap) {
+        let mut body = Vec::new();
+        swap.encode(&mut body);
+        self.frame(KIND_SWAP, body.len(), handle);
+        self.copied.extend_from_slice(&body);
+    }
+
     pub(crate) fn ends(&mut self, ends: &[End]) {
         if ends.is_empty() {
             return;
@@ -276,6 +286,7 @@ pub(crate) enum Frame<'a> {
     Ends(Vec<End>),
     Truncate { handle: u64, offset: Offset },
     Leadership { handle: u64, leadership: Leadership },
+    Swap { handle: u64, swap: Swap },
 }
 
 /// Reads all frames of a cycle whose CRC has been checked; `None` when they do not parse.
@@ -292,6 +303,7 @@ pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
             KIND_METADATA => Frame::Metadata { sequence: body.u64()?, record: body.rest() },
             KIND_LOG_START => Frame::LogStart { handle, offset: body.i64()? },
             KIND_BATCHES => Frame::Batches { handle, at, bytes: body.rest() },
+            KIND_SWAP => Frame::Swap { handle, swap: Swap::decode(body.rest())? },
             KIND_ENDS => {
                 let mut ends = Vec::with_capacity(length / 24);
                 while !body.rest().is_empty() {

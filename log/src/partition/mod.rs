@@ -10,6 +10,7 @@
 
 mod append;
 mod commit;
+mod compacted;
 mod compress;
 mod cut;
 pub(crate) mod epochs;
@@ -38,6 +39,7 @@ use crate::segment::txnindex::AbortedTransaction;
 use crate::shared::Shared;
 use crate::{LeaderEpoch, Offset, PartitionId, Position, TopicId, TopicName};
 use bytes::Bytes;
+use compacted::Compacted;
 use parking_lot::{Mutex, RwLock};
 use state::State;
 use std::path::PathBuf;
@@ -71,6 +73,7 @@ pub struct Partition {
     segments: RwLock<Vec<Arc<Segment>>>,
     /// Some segment may hold an abort marker.
     aborts: AtomicBool,
+    compacted: Compacted,
     holds: Mutex<Vec<(String, Arc<Hold>)>>,
 }
 

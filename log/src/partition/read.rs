@@ -146,9 +146,22 @@ impl Partition {
         next: Option<Offset>,
         read: impl FnOnce(&Reading<'_>) -> io::Result<T>,
     ) -> Result<T, ReadError> {
-        let answer = self.open_segment(segment).and_then(|file| {
+        let (mut segment, mut next) = (Arc::clone(segment), next);
+        let file = loop {
+            let file = self.open_segment(&segment);
+            // Compaction may have put another file under its name since it was looked up.
+            if !segment.is_retired() {
+                break file;
+            }
+            match self.segment_of(segment.base()) {
+                Some((there, _)) if Arc::ptr_eq(&there, &segment) => break file,
+                Some((there, behind)) => (segment, next) = (there, behind),
+                None => break Err(io::ErrorKind::NotFound.into()),
+            }
+        };
+        let answer = file.and_then(|file| {
             read(&Reading {
-                segment,
+                segment: &segment,
                 file: &*file,
                 indexes: &self.shared.indexes,
                 folder: &self.folder,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
+use super::compacted::Compacted;
 use super::state::{State, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points, Role};
@@ -109,6 +110,7 @@ impl Partition {
             state: Mutex::new(state),
             writer: Mutex::new(writer),
             removal: Mutex::new(()),
+            compacted: Compacted::from_entry(&entry.compacted, &segments),
             segments: RwLock::new(segments),
             aborts: AtomicBool::new(!entry.aborted.is_empty()),
             holds: Mutex::default(),
@@ -489,6 +491,7 @@ impl Partition {
                 .map(|s| (s.base().get(), s.aborted_entry()))
                 .filter(|(_, aborted)| aborted.count() > 0)
                 .collect(),
+            compacted: self.compacted_entry(writer),
         }
     }
 }
@@ -524,6 +527,12 @@ impl Partition {
                 let writer = self.writer.lock();
                 let mut segments = self.segments.write();
                 let end = segments.get(1).map(|next| next.base());
+                if writer
+                    .pinned
+                    .is_some_and(|first| segments.first().is_some_and(|s| s.base() == first))
+                {
+                    return Ok(());
+                }
                 if !end.is_some_and(|end| end.get() <= start && end <= writer.checkpointed) {
                     return Ok(());
                 }

@@ -192,7 +192,25 @@ impl Partition {
         to: Offset,
         found: &mut Vec<AbortedTransaction>,
     ) -> Result<(), ReadError> {
-        let segments = self.segments.read().clone();
+        loop {
+            let segments = self.segments.read().clone();
+            let mut list = Vec::new();
+            let collected = self.collect_aborted_of(&segments, from, to, &mut list);
+            // Compaction may have put other files under their names meanwhile.
+            if segments.iter().filter(|s| s.is_retired()).all(|s| self.is_listed(s)) {
+                found.append(&mut list);
+                return collected;
+            }
+        }
+    }
+
+    fn collect_aborted_of(
+        &self,
+        segments: &[Arc<Segment>],
+        from: Offset,
+        to: Offset,
+        found: &mut Vec<AbortedTransaction>,
+    ) -> Result<(), ReadError> {
         let first = segments.partition_point(|s| s.base() <= from).saturating_sub(1);
         for (at, segment) in segments.iter().enumerate().skip(first) {
             let ended = match segment.collect_aborted(from, to, found) {

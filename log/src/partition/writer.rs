@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     pub(super) checkpointed: Offset,
     /// The next batch begins a segment, whatever room the active one has.
     roll_next: bool,
+    /// First of the segments that a compaction swap on its way will replace: they are not removed one by one meanwhile.
+    pub(super) pinned: Option<Offset>,
     /// The persisted catalog knows this partition.
     pub(super) in_catalog: bool,
     /// The producers as of `folded`: of all that the segments hold.

@@ -8,6 +8,7 @@
 //! Neighbours: `recovery` fills it and asks, `partition::cut` cuts.
 
 use crate::Offset;
+use crate::compaction::Swap;
 use crate::journal::cycle::Frame;
 use crate::partition::replica::Leadership;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub(super) struct PartitionControls {
     pub(super) log_starts: BTreeMap<u64, i64>,
     /// What is known last of replicas, by handle.
     pub(super) leaderships: BTreeMap<u64, Leadership>,
+    /// Compaction swaps in order, by handle.
+    pub(super) swaps: BTreeMap<u64, Vec<Swap>>,
     /// By handle: (cycle, offset) in order.
     truncations: BTreeMap<u64, Vec<(u64, Offset)>>,
 }
@@ -43,6 +46,7 @@ impl PartitionControls {
             Frame::Leadership { handle, leadership } => {
                 self.leaderships.insert(handle, leadership);
             }
+            Frame::Swap { handle, swap } => self.swaps.entry(handle).or_default().push(swap),
             Frame::Metadata { .. } | Frame::Batches { .. } => {}
         }
     }

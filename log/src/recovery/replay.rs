@@ -64,6 +64,7 @@ impl Start {
         self.put_deleted_aside(metadata)?;
         self.make_partitions(metadata);
         let partitions = self.partitions.clone();
+        self.finish_swaps(&partitions)?;
         for (handle, partition) in &partitions {
             let moved = self.read.controls.log_starts.get(handle).copied().unwrap_or(0);
             let start = partition.log_start().get().max(moved);
@@ -81,6 +82,17 @@ impl Start {
             if let Some(partition) = partitions.get(handle) {
                 partition.replay_log_start(*offset);
             }
+        }
+        Ok(())
+    }
+
+    /// Compaction's outputs to their places, before anything asks what segments there are.
+    fn finish_swaps(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        for (handle, swaps) in std::mem::take(&mut self.read.controls.swaps) {
+            // A deleted topic's find no partition.
+            let Some(partition) = partitions.get(&handle) else { continue };
+            let findings = partition.finish_swaps(&swaps).map_err(self.io(partition.folder()))?;
+            self.report.findings.extend(findings);
         }
         Ok(())
     }
@@ -202,6 +214,7 @@ impl Start {
                     }
                     Frame::Metadata { .. }
                     | Frame::LogStart { .. }
+                    | Frame::Swap { .. }
                     | Frame::Truncate { .. }
                     | Frame::Leadership { .. }
                     | Frame::Ends(_) => {}
@@ -401,6 +414,7 @@ impl Start {
             mark: Mutex::new(mark),
             pace: Mutex::new(Pace::new(limits, shared.clock.monotonic_ns())),
             upkeep: Mutex::new(Upkeep::new()),
+            cleaner: Mutex::default(),
             full: Mutex::default(),
             wanted: Wanted::default(),
             lock: Mutex::new(Some(lock)),

@@ -30,7 +30,7 @@ use index::Growing;
 use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use txnindex::Aborted;
 
 /// One segment in this process's life. Compaction and topics made again give several the same name in turn: what is kept of
@@ -51,6 +51,8 @@ pub(crate) const HINTS: [&str; 3] = ["index", "timeindex", "labels"];
 pub(crate) const EXTENSIONS: [&str; 6] =
     ["log", "index", "timeindex", "labels", "txnindex", "snapshot"];
 
+const NO_HORIZON: i64 = i64::MIN;
+
 /// One segment. Shared by the writer and by readers.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -65,6 +67,8 @@ pub(crate) struct Segment {
     sealed: AtomicBool,
     /// Compacted: offsets may have holes.
     sparse: AtomicBool,
+    /// When the tombstones that compaction has met here may go, on the log clock.
+    horizon_ms: AtomicI64,
     /// Held by who makes its label index.
     labelling: Mutex<()>,
     /// Another has its name, or will: no hint of it is written any more. Set under both locks.
@@ -100,6 +104,7 @@ impl Segment {
             sealed: AtomicBool::new(false),
             sparse: AtomicBool::new(false),
             labelling: Mutex::default(),
+            horizon_ms: AtomicI64::new(NO_HORIZON),
             retired: AtomicBool::new(false),
             aborted: Mutex::default(),
         }
@@ -121,6 +126,7 @@ impl Segment {
             sealed: AtomicBool::new(sealed),
             sparse: AtomicBool::new(false),
             labelling: Mutex::default(),
+            horizon_ms: AtomicI64::new(NO_HORIZON),
             retired: AtomicBool::new(false),
             aborted: Mutex::default(),
         }
@@ -175,7 +181,6 @@ impl Segment {
     }
 
     /// Compaction has replaced it: holes between its offsets are legal from here on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "compaction calls it"))]
     pub(crate) fn set_sparse(&self) {
         self.sparse.store(true, Ordering::Release);
     }
@@ -187,7 +192,16 @@ impl Segment {
         self.growing.lock().take();
     }
 
-    /// Whether another segment has taken its name.
+    /// When all tombstones that compaction has met here may go, on the log clock; 0 when some wait for a trusted clock.
+    pub(crate) fn horizon_ms(&self) -> Option<i64> {
+        Some(self.horizon_ms.load(Ordering::Acquire)).filter(|ms| *ms != NO_HORIZON)
+    }
+
+    pub(crate) fn set_horizon(&self, horizon_ms: Option<i64>) {
+        self.horizon_ms.store(horizon_ms.unwrap_or(NO_HORIZON), Ordering::Release);
+    }
+
+    /// Whether another segment has taken its name, or will.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }

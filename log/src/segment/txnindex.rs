@@ -235,7 +235,8 @@ impl Segment {
     pub(crate) fn store_aborted(&self, disk: &dyn Disk, folder: &Path) {
         let mut aborted = self.aborted.lock();
         let Aborted::Here(list) = &*aborted else { return };
-        if list.is_empty() {
+        // Not under a name that is another segment's by now.
+        if list.is_empty() || self.is_retired() {
             return;
         }
         let bytes = encode(list);

@@ -35,6 +35,7 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         topics_max: 100,
         partitions_max: 1000,
         max_bytes: None,
+        compaction: Default::default(),
     }
 }
 

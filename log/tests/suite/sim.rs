@@ -133,6 +133,7 @@ pub(crate) fn options() -> LogOptions {
         topics_max: 100,
         partitions_max: 1_000,
         max_bytes: None,
+        compaction: Default::default(),
     }
 }
 

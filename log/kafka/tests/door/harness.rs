@@ -77,6 +77,7 @@ impl Harness {
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,
+            compaction: Default::default(),
         };
         let (log, _) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).unwrap();
         let running = log.start();
