@@ -12,6 +12,9 @@ mod directory;
 pub mod disk;
 mod encoding;
 mod engine;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 pub mod inspect;
 mod journal;

@@ -20,6 +20,7 @@ fn main() {
     packets(&corpus.join("mqtt_decode"));
     batches(&corpus.join("record_batch"));
     streams(&corpus.join("codecs"));
+    files(&corpus);
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
@@ -217,4 +218,57 @@ fn streams(folder: &Path) {
             .expect("memory");
         write(folder, codec.name(), &out);
     }
+}
+
+/// The files of a small data directory, in the form that each target takes.
+fn files(corpus: &Path) {
+    let disk = headwater_fuzz::populated();
+    let used = |bytes: Vec<u8>| {
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        bytes[..end].to_vec()
+    };
+    for name in disk.files() {
+        let bytes = used(disk.contents(&name).expect("it was listed"));
+        let base = name.rsplit('/').next().unwrap_or_default();
+        let choose = |choice: u8, bytes: &[u8]| [&[choice][..], bytes].concat();
+        match base.rsplit('.').next() {
+            _ if base == "superblock" => write(&corpus.join("superblock"), "one", &bytes),
+            _ if base.starts_with("catalog.") && bytes.len() > 109 => {
+                write(&corpus.join("catalog"), base, &choose(1, &bytes[40..]));
+                // Behind id, flags, mark, clock and sequence: the metadata.
+                let length = u32::from_le_bytes([bytes[105], bytes[106], bytes[107], bytes[108]]);
+                let metadata = &bytes[109..109 + length as usize];
+                write(&corpus.join("metadata"), base, metadata);
+            }
+            Some("journal") if bytes.len() > 4096 => {
+                // Three cycles of one file show all there is.
+                let cycles = &bytes[4096..bytes.len().min(4096 * 4)];
+                write(&corpus.join("journal"), "cycles", &choose(0, cycles));
+            }
+            Some("log") if base.starts_with("00000000000000000000") => {
+                write(&corpus.join("segment"), "whole", &choose(0, &bytes));
+                write(&corpus.join("segment"), "mended", &choose(1, &bytes));
+            }
+            Some("index") => write(&corpus.join("index"), "offsets", &bytes),
+            Some("timeindex") => write(&corpus.join("index"), "times", &bytes),
+            _ => {}
+        }
+    }
+    let batch = std::fs::read(corpus.join("record_batch/one")).expect("it was written");
+    let journal = headwater_log::fuzzing::journal_seed(&batch.into());
+    write(&corpus.join("journal"), "frames", &journal);
+    // One byte of each file, by its place in the list.
+    let edits: Vec<u8> = (0..16).flat_map(|file| [file, 90, 0, 1]).collect();
+    write(&corpus.join("directory"), "edits", &edits);
+    write(&corpus.join("directory"), "none", &[]);
+    let mut snapshot = vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+    snapshot.extend_from_slice(&[0; 46]);
+    write(&corpus.join("transactions"), "snapshot", &snapshot);
+    let mut labels = vec![0; 36];
+    for field in [1_u32, 1, 2, 1, 0] {
+        labels.extend_from_slice(&field.to_le_bytes());
+    }
+    labels.truncate(52);
+    labels.extend_from_slice(&[0; 4 + 12 + 2]);
+    write(&corpus.join("labels"), "one", &labels);
 }

@@ -1,0 +1,5 @@
+//! A journal file: cycles, their chain, and their frames. What is asserted stands in `headwater_log::fuzzing`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| headwater_log::fuzzing::journal(input));
