@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod handles;
 mod inspect;
 mod lookup;
 mod model;
