@@ -68,7 +68,7 @@ impl Partition {
             if !matches!(self.condition(), Condition::Well | Condition::Full) {
                 return Ok(None);
             }
-            if state.replica.truncating.is_some() {
+            if self.is_replicated() && state.replica.holds_back() {
                 return Ok(None);
             }
             let epoch = self.epoch();

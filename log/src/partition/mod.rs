@@ -423,7 +423,7 @@ impl Partition {
             Condition::Deleted => Settled::Lost(Loss::Deleted),
             Condition::Missing => Settled::Lost(Loss::Offline),
             _ if self.shared.is_offline() => Settled::Lost(Loss::Offline),
-            _ => self.fenced().map_or(Settled::Waiting, Settled::Lost),
+            _ => self.fenced(point, position).map_or(Settled::Waiting, Settled::Lost),
         }
     }
 

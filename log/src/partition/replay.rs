@@ -403,11 +403,14 @@ impl Partition {
 
     /// Starts the epoch of this start of the node.
     pub(crate) fn start_epoch(&self, epoch: LeaderEpoch) {
+        let mut state = self.state.lock();
+        state.replica.truncated_in = 0;
         // A replica's are given elsewhere; it leads in none that it knows already.
         if !self.is_replicated() {
             self.points.epoch.store(epoch.get(), Ordering::Release);
+        } else if let Some(last) = state.epochs.last() {
+            self.points.epoch.fetch_max(last.get(), Ordering::AcqRel);
         }
-        self.state.lock().replica.truncated_in = 0;
     }
 
     /// The newest epoch that is known here.

@@ -24,7 +24,7 @@
 //! Neighbours: `commit` journals and calls back, `cut` cuts the files, `epochs` says where replicas part, `recovery` replays.
 
 use super::state::State;
-use super::{AppendError, Appended, Condition, Loss, Partition, ReadError};
+use super::{AckPoint, AppendError, Appended, Condition, Loss, Partition, ReadError};
 use crate::batch::{self, BatchError};
 use crate::encoding::{Fields, Put};
 use crate::shared::PartitionControl;
@@ -79,8 +79,18 @@ pub(super) struct Replica {
     pub(super) truncated_in: u64,
     /// That truncation of a `memory` topic waits for a catalog that describes it.
     pub(super) uncovered: bool,
-    /// The high watermark that the journal knows.
+    /// The journal, or the catalog, knows that this is a replica.
+    known: bool,
+    /// The high watermark that it knows.
     journalled: Offset,
+}
+
+impl Replica {
+    /// Whether nothing may go into a cycle now: while it is truncated, and before a restart would know it for a replica, whose
+    /// records are not shown because they are here.
+    pub(super) fn holds_back(&self) -> bool {
+        self.truncating.is_some() || !self.known
+    }
 }
 
 /// Why a replica refuses. Nothing was changed.
@@ -240,6 +250,10 @@ impl Partition {
             state.replica.claimed = None;
             self.set_role(Role::Leader);
         }
+        if !std::mem::replace(&mut state.replica.known, true) {
+            drop(state);
+            self.requeue();
+        }
     }
 
     /// Journals the high watermark if it has moved since: Kafka's `replication-offset-checkpoint`, every few seconds.
@@ -372,10 +386,12 @@ impl Partition {
         self.state.lock().replica.truncating.is_some()
     }
 
-    /// Why a position that has not passed never will, if this replica does not lead: whether the record stays is decided
-    /// elsewhere.
-    pub(super) fn fenced(&self) -> Option<Loss> {
-        (self.role() == Role::Follower).then_some(Loss::Fenced)
+    /// Why a position that has not passed never will, if this replica does not lead: whether it comes below the high watermark
+    /// is decided elsewhere, and what is not in the log any more was never committed.
+    pub(super) fn fenced(&self, point: AckPoint, position: Position) -> Option<Loss> {
+        let there = position.offset.get() < self.points.log_end.load(Ordering::Acquire);
+        let waits = there && point != AckPoint::HighWatermark;
+        (self.role() == Role::Follower && !waits).then_some(Loss::Fenced)
     }
 
     /// What the catalog has of it: `None` for a partition that is alone.
@@ -400,6 +416,7 @@ impl Partition {
         self.set_role(Role::Follower);
         self.points.epoch.fetch_max(leadership.epoch.get(), Ordering::AcqRel);
         let mut state = self.state.lock();
+        state.replica.known = true;
         state.replica.journalled = state.replica.journalled.max(leadership.high_watermark);
     }
 }

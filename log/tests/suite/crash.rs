@@ -1,5 +1,6 @@
 //! A scripted life, ended after every single operation, in every way that the disk may end it.
 
+use crate::replica::Replica;
 use crate::sim::{End, Sim, Step, settings};
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{FakeDisk, Fault, Outcome};
@@ -7,7 +8,7 @@ use headwater_log::metadata::{Durability, TopicSettings};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
-/// deletion of records and retention, producers that repeat themselves.
+/// deletion of records and retention, producers that repeat themselves, replicas that follow, are cut back and lead.
 fn script() -> Vec<Step> {
     use Step::{
         Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, LookUp, Produce,
@@ -86,9 +87,65 @@ fn script() -> Vec<Step> {
             }
             _ => {}
         }
+        steps.extend(replicas(round));
     }
     steps.push(append("sensors", 0, 1));
     steps
+}
+
+/// What happens to replicas in a round: one whose batches the journal has, and one that is scanned after a crash.
+fn replicas(round: u32) -> Vec<Step> {
+    let of = |topic, what| Step::Replica { topic, partition: 0, what };
+    let fetch = |topic, records, bytes| of(topic, Replica::Fetch { records, bytes });
+    let both = |what: &dyn Fn(&'static str) -> Vec<Step>| [what("small"), what("wide")].concat();
+    match round {
+        1 => {
+            let create = |topic, durability| Step::Create {
+                topic,
+                partitions: 1,
+                settings: TopicSettings { segment_bytes: 1_500, ..settings(durability) },
+            };
+            let mut steps =
+                vec![create("small", Durability::Fsync), create("wide", Durability::Memory)];
+            steps.extend(both(&|topic| vec![of(topic, Replica::Follow), Step::Commit]));
+            steps
+        }
+        2 | 3 | 5 => both(&|topic| {
+            vec![
+                fetch(topic, 2, 300),
+                Step::Commit,
+                of(topic, Replica::Advance { all: round == 2 }),
+                fetch(topic, 3, 200),
+                Step::Commit,
+                fetch(topic, 1, 100),
+                Step::Commit,
+            ]
+        }),
+        // Shorter ones in the place of what is cut; in one case more than a segment of it.
+        4 | 7 | 9 => both(&|topic| {
+            vec![
+                of(topic, Replica::Truncate { eighths: round % 4 }),
+                Step::Commit,
+                of(topic, Replica::Follow),
+                fetch(topic, 1, 60),
+                Step::Checkpoint,
+                fetch(topic, 1, 60),
+                Step::Commit,
+            ]
+        }),
+        11 | 14 => both(&|topic| {
+            vec![
+                of(topic, Replica::Lead),
+                Step::Commit,
+                Step::Append { topic, partition: 0, records: 2, bytes: 100 },
+                Step::Commit,
+                of(topic, Replica::Advance { all: true }),
+            ]
+        }),
+        12 => both(&|topic| vec![of(topic, Replica::Follow), fetch(topic, 2, 300), Step::Commit]),
+        13 => both(&|topic| vec![of(topic, Replica::Truncate { eighths: 0 }), Step::Commit]),
+        _ => vec![],
+    }
 }
 
 /// Runs one case and says which it was if it fails.

@@ -11,6 +11,7 @@ mod inspect;
 mod lookup;
 mod model;
 mod random;
+mod replica;
 mod sim;
 mod verify;
 

@@ -44,6 +44,11 @@ pub(crate) struct PartitionModel {
     pub(crate) sent: Vec<Sent>,
     /// Whether the partition's creation has been acknowledged.
     pub(crate) created: bool,
+    /// It was asked to be a replica; and that was durable.
+    pub(crate) replicated: bool,
+    pub(crate) replicated_acked: bool,
+    /// A truncation to here that may or may not have happened.
+    pub(crate) truncating: Option<i64>,
 }
 
 impl PartitionModel {
@@ -70,6 +75,15 @@ impl PartitionModel {
         }
     }
 
+    /// A truncation to `end` was carried out: a crash cannot undo it.
+    pub(crate) fn truncated(&mut self, end: i64) {
+        self.truncating = None;
+        self.end = self.end.min(end);
+        self.history.truncate(end as usize);
+        self.sent.retain(|sent| sent.base < end);
+        self.pending.retain(|(_, last)| *last <= end);
+    }
+
     /// The last batch of producers that is not cut off.
     pub(crate) fn last_sent(&self) -> Option<&Sent> {
         self.sent.iter().rev().find(|sent| !sent.cut)
@@ -82,6 +96,7 @@ impl PartitionModel {
             self.history[*offset as usize] = vec![entry.clone()];
         }
         self.end = end;
+        self.truncating = None;
         self.pending.clear();
         (self.acked_end, self.shown_end) = (end, end);
         self.start_acked = start;

@@ -3,6 +3,7 @@
 
 use crate::TOPICS;
 use crate::crash::case;
+use crate::replica::Replica;
 use crate::sim::{End, Random, Sim, Step, settings};
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{Fault, Outcome};
@@ -140,6 +141,17 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
     let durability = model.settings[0].durability;
     let records = 1 + random.below(6) as usize;
     let bytes = random.below(500) as usize;
+    let replicated = model.partitions[partition].replicated;
+    if random.below(if replicated { 3 } else { 60 }) == 0 {
+        let what = match random.below(if replicated { 20 } else { 2 }) {
+            0 => Replica::Lead,
+            1 | 2 => Replica::Follow,
+            3..=5 => Replica::Truncate { eighths: random.below(9) as u32 },
+            6..=9 => Replica::Advance { all: random.below(2) == 0 },
+            _ => Replica::Fetch { records, bytes },
+        };
+        return Step::Replica { topic, partition, what };
+    }
     match random.below(40) {
         0 => Step::Delete { topic },
         1 if count < 5 => Step::Grow { topic, partitions: count as u32 + 1 },

@@ -2,6 +2,7 @@
 
 use crate::lookup::timestamp_of;
 use crate::model::{Change, Entry, Model, PartitionModel, Sent, TopicModel};
+use crate::replica::{Replica, collect_truncation};
 use bytes::BytesMut;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::batch::{self, BatchBuilder, Seal};
@@ -10,8 +11,8 @@ use headwater_log::disk::fake::FakeDisk;
 use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{
-    AckPoint, AppendError, DirectoryStats, LeaderEpoch, Log, LogOptions, Offset, OpenError,
-    Partition, Position, ReadError, ReadLimit, Recovery, Settled, TopicId, TopicName,
+    AckPoint, AppendError, DirectoryStats, LeaderEpoch, Log, LogOptions, Loss, Offset, OpenError,
+    Partition, Position, ReadError, ReadLimit, Recovery, Role, Settled, TopicId, TopicName,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -90,6 +91,12 @@ pub(crate) enum Step {
         topic: &'static str,
         partition: usize,
         how: u32,
+    },
+    /// What happens to one replica of several.
+    Replica {
+        topic: &'static str,
+        partition: usize,
+        what: Replica,
     },
     /// Time passes.
     Wait {
@@ -245,6 +252,7 @@ impl Sim {
             Step::LookUp { topic, partition } => self.look_up(topic, partition),
             Step::Spoil { topic, partition, how } => self.spoil(topic, partition, how),
             Step::Die { directory } => self.disk.kill_below(&self.options.dirs[directory]),
+            Step::Replica { topic, partition, what } => self.replica(topic, partition, what),
             Step::Wait { ms } => self.clock.advance_ms(ms),
             Step::Commit => {
                 let log = self.log().clone();
@@ -321,7 +329,7 @@ impl Sim {
         }
     }
 
-    fn values(
+    pub(crate) fn values(
         &mut self,
         topic: &str,
         partition: usize,
@@ -373,7 +381,7 @@ impl Sim {
         }
     }
 
-    fn note(
+    pub(crate) fn note(
         &mut self,
         topic: &str,
         partition: usize,
@@ -382,7 +390,9 @@ impl Sim {
         values: &[Vec<u8>],
     ) {
         let epoch = base.epoch.get();
-        self.model.epoch = self.model.epoch.max(epoch);
+        if !self.part(topic, partition).replicated {
+            self.model.epoch = self.model.epoch.max(epoch);
+        }
         let model = self.part(topic, partition);
         let last_epoch = model.end.checked_sub(1).and_then(|at| model.history.get(at as usize));
         let last_epoch = last_epoch.and_then(|candidates| candidates.last()).map_or(0, |e| e.epoch);
@@ -396,12 +406,18 @@ impl Sim {
         &mut topic.partitions[partition]
     }
 
-    fn note_refusal(&mut self, error: &AppendError) {
+    pub(crate) fn note_refusal(&mut self, error: &AppendError) {
         assert!(
-            matches!(error, AppendError::Busy | AppendError::DiskFull | AppendError::Offline(_)),
+            matches!(
+                error,
+                AppendError::Busy
+                    | AppendError::DiskFull
+                    | AppendError::Offline(_)
+                    | AppendError::NotLeader
+            ),
             "{error}"
         );
-        self.refused += 1;
+        self.refused += usize::from(*error != AppendError::NotLeader);
     }
 
     fn produce(&mut self, topic: &str, partition: usize, records: usize, bytes: usize) {
@@ -560,10 +576,14 @@ fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize
     let name = format!("{}-{}", partition.topic(), partition.id());
     let durable = partition.durability() == Durability::Fsync;
     let mut lost = 0;
+    collect_truncation(partition, model);
+    model.replicated_acked |= partition.role() == Role::Leader;
     model.pending.retain(|(position, end)| {
         match partition.settled(AckPoint::HighWatermark, *position) {
             Settled::Passed => model.shown_end = model.shown_end.max(*end),
-            Settled::Waiting => {}
+            // The high watermark of a replica moves by itself.
+            Settled::Waiting | Settled::Lost(Loss::Fenced) => {}
+            Settled::Lost(Loss::Truncated) => return false,
             Settled::Lost(_) => {
                 lost += 1;
                 return false;
@@ -575,6 +595,7 @@ fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize
                 false
             }
             Settled::Waiting => true,
+            Settled::Lost(Loss::Fenced | Loss::Truncated) => false,
             Settled::Lost(_) => {
                 lost += 1;
                 false
@@ -591,7 +612,7 @@ fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize
     assert!(p.log_start.get() <= model.start_max, "{name}: {p:?} lost its start");
     model.shown_end = p.high_watermark.get();
     // Offline or not, what is shown as synced is acknowledged.
-    model.acked_end = model.acked_end.max(p.synced.get());
+    model.acked_end = model.acked_end.max(p.synced.get()).min(model.truncating.unwrap_or(i64::MAX));
     lost
 }
 
@@ -635,8 +656,13 @@ pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, R
     let start = partition.positions().log_start;
     let mut from = start;
     let mut found = vec![];
+    let limit = match partition.role() {
+        Role::Alone => ReadLimit::HighWatermark,
+        // A replica's readers see less.
+        Role::Leader | Role::Follower => ReadLimit::Written,
+    };
     loop {
-        let read = partition.read(from, 3_000, ReadLimit::HighWatermark)?;
+        let read = partition.read(from, 3_000, limit)?;
         if read.batches.is_empty() {
             assert_eq!(read.next, from);
             break;

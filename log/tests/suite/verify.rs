@@ -2,9 +2,10 @@
 
 use crate::lookup::check_lookups;
 use crate::model::{Entry, PartitionModel, TopicModel};
+use crate::replica::{Replica, check_restarted};
 use crate::sim::{End, Sim, Step, client_batch, directory, read_all};
 use headwater_log::metadata::Durability;
-use headwater_log::{LeaderEpoch, Offset, Partition, Topic};
+use headwater_log::{LeaderEpoch, Offset, Partition, Role, Topic};
 
 impl Sim {
     /// Opens the log after a crash and checks it against the account; then goes on with it for a while.
@@ -83,8 +84,14 @@ impl Sim {
             .flat_map(|(name, topic)| (0..topic.partitions.len()).map(|i| (leak(name), i)))
             .collect();
         for &(topic, partition) in &partitions {
+            if self.part(topic, partition).replicated {
+                self.lead_again(topic, partition);
+            }
+        }
+        self.step(&Step::Commit);
+        for &(topic, partition) in &partitions {
             let target = self.partition(topic, partition).expect("checked");
-            if directory(self.log(), &target).offline.is_some() {
+            if directory(self.log(), &target).offline.is_some() || target.role() == Role::Follower {
                 continue;
             }
             let start = target.positions().log_start.get();
@@ -101,6 +108,8 @@ impl Sim {
         }
         self.step(&Step::Commit);
         for (topic, partition) in partitions {
+            let advance = Step::Replica { topic, partition, what: Replica::Advance { all: true } };
+            self.step(&advance);
             let target = self.partition(topic, partition).expect("checked");
             if self.disk_is_well() && directory(self.log(), &target).offline.is_none() {
                 let model = self.part(topic, partition);
@@ -126,11 +135,16 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
             continue;
         }
         let p = partition.positions();
+        assert!(model.replicated || partition.role() == Role::Alone, "{name}");
+        assert!(!model.replicated_acked || partition.role() != Role::Alone, "{name}");
+        model.replicated = partition.role() != Role::Alone;
+        model.replicated_acked = model.replicated;
         let owed = match (partition.durability(), end) {
             (Durability::Fsync, _) => model.acked_end.max(model.shown_end),
             (Durability::Memory, End::Kill) => model.shown_end.max(model.acked_end),
             (Durability::Memory, End::Power) => model.acked_end,
         };
+        let owed = owed.min(model.truncating.unwrap_or(i64::MAX));
         assert!(p.log_end.get() >= owed, "{name}: {owed} was owed after {end:?}, {p:?} is there");
         assert!(p.log_end.get() <= model.history.len() as i64, "{name}: {p:?} is too much");
         assert!(
@@ -139,18 +153,20 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
             model.start_acked
         );
         assert!(p.log_start.get() <= model.start_max, "{name}: {p:?}, start {}", model.start_max);
-        assert_eq!(
-            (p.high_watermark, p.synced, p.written),
-            (p.log_end, p.log_end, p.log_end),
-            "{name}"
-        );
-        assert!(p.epoch.get() > last_epoch, "{name}: epoch {} after {last_epoch}", p.epoch);
-        *epoch = (*epoch).max(p.epoch.get());
+        if model.replicated {
+            check_restarted(partition, model);
+        } else {
+            let ends = (p.high_watermark, p.synced, p.written);
+            assert_eq!(ends, (p.log_end, p.log_end, p.log_end), "{name}");
+            assert!(p.epoch.get() > last_epoch, "{name}: epoch {} after {last_epoch}", p.epoch);
+            *epoch = (*epoch).max(p.epoch.get());
+        }
         let (start, end) = (p.log_start.get(), p.log_end.get());
         let found = check_records(partition, model, start, end);
         check_epochs(partition, &found);
         check_lookups(partition, &found).expect("lookups of what can be read");
         model.restart(&found, start, end);
+        model.shown_end = p.high_watermark.get();
     }
 }
 
