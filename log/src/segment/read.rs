@@ -226,21 +226,30 @@ impl Reading<'_> {
         Ok(None)
     }
 
-    /// The byte where the first batch begins that ends beyond `offset`, and its base offset; where the segment ends if none does.
+    /// The byte where what is at or above `offset` begins, and the base offset of the batch that has it or comes next, if that
+    /// was looked at: behind a batch that ends there it is not, and may be anything.
     pub(crate) fn find(&self, offset: Offset) -> io::Result<(u64, Option<Offset>)> {
         let mut scan = Scan::new(self.file, self.byte_of(offset)?, self.segment.written());
+        let mut end = scan.at();
         while let Some(step) = scan.next()? {
             match step {
                 Ok(at) if at.header.last_offset() >= offset.get() => {
                     return Ok((at.byte, Offset::new(at.header.base_offset)));
                 }
-                Ok(_) => {}
+                Ok(at) => {
+                    end = at.end();
+                    if at.header.last_offset() + 1 == offset.get() {
+                        break;
+                    }
+                }
                 Err(_) => {
-                    scan.resync(0)?;
+                    if !scan.resync(0)? {
+                        break;
+                    }
                 }
             }
         }
-        Ok((scan.at(), None))
+        Ok((end, None))
     }
 
     /// The largest timestamp below byte `end`, and the base offset of the batch that has it.
