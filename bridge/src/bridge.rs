@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Stored messages went before their time to make room on the disk.
+const CAUSE_SPACE: &str = "space";
 /// How often the ledger is written.
 const LEDGER_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -170,7 +172,16 @@ impl Bridge {
 
     /// Appends what waits for the ledger; durable with the next commit cycle.
     pub fn flush_ledger(&self) {
-        let appended = self.ledger.flush(&self.log, self.now().ms);
+        let now_ms = self.now().ms;
+        for removed in self.log.take_early_removals() {
+            let range = (removed.first.get().unsigned_abs(), removed.end.get().unsigned_abs());
+            let what = Dropped::Stored {
+                topic: removed.topic.as_str().into(),
+                partition: removed.partition.get(),
+            };
+            self.ledger.add(CAUSE_SPACE, what, range.1 - range.0, Some(range), now_ms);
+        }
+        let appended = self.ledger.flush(&self.log, now_ms);
         self.counters.ledger_records.fetch_add(appended as u64, Ordering::Relaxed);
     }
 

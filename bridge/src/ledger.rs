@@ -14,9 +14,9 @@
 //! | `version` | 1 | always |
 //! | `cause` | why, as in the metrics | always |
 //! | `mqtt_topic` | MQTT topic of messages that were not stored | for those |
-//! | `topic`, `partition` | the log's, of stored messages that somebody will not see | for those |
+//! | `topic`, `partition` | the log's, of stored messages that somebody will not see, or nobody because they are gone | for those |
 //! | `subscriber` | client identifier of who will not see them | for those |
-//! | `from`, `to` | offsets, the end exclusive; the smallest range that holds all | for those |
+//! | `from`, `to` | offsets, the end exclusive; the smallest range that holds all | for stored ones |
 //! | `count` | messages | always |
 //! | `first_ms`, `last_ms` | when, milliseconds since the Unix epoch | always |
 
@@ -43,6 +43,8 @@ pub(crate) enum Dropped {
     Published { mqtt_topic: Box<str> },
     /// Stored messages that a subscriber will not see.
     Delivery { topic: Box<str>, partition: i32, subscriber: Box<str> },
+    /// Stored messages that went before their time.
+    Stored { topic: Box<str>, partition: i32 },
     /// Too many to name.
     Unnamed,
 }
@@ -52,6 +54,7 @@ impl Dropped {
         match self {
             Self::Published { mqtt_topic } => mqtt_topic.len(),
             Self::Delivery { topic, subscriber, .. } => topic.len() + subscriber.len(),
+            Self::Stored { topic, .. } => topic.len(),
             Self::Unnamed => 0,
         }
     }
@@ -154,6 +157,10 @@ fn value(cause: &str, what: &Dropped, sum: &Sum) -> Vec<u8> {
             value.partition = Some(*partition);
             value.subscriber = Some(subscriber);
         }
+        Dropped::Stored { topic, partition } => {
+            value.topic = Some(topic);
+            value.partition = Some(*partition);
+        }
         Dropped::Unnamed => {}
     }
     // Strings and numbers alone cannot fail to serialise.
@@ -214,7 +221,7 @@ fn append(
     let topic = log.topic(LEDGER_TOPIC).ok_or(AppendError::Deleted)?;
     let key = match what {
         Dropped::Published { mqtt_topic } => mqtt_topic.as_bytes(),
-        Dropped::Delivery { topic, .. } => topic.as_bytes(),
+        Dropped::Delivery { topic, .. } | Dropped::Stored { topic, .. } => topic.as_bytes(),
         Dropped::Unnamed => b"",
     };
     let partitions = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);

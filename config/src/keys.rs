@@ -138,6 +138,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Several data directories, on disks of their own, instead of `dir`. Each has its own journal; partitions are spread over them, and one that fails takes only its own partitions offline."),
     key("storage", "max_bytes", Budget, Default("80%"),
         "What all topics may take on disk, as a size or a share of the filesystem. Above it the oldest segments go."),
+    key("storage", "min_free", Budget, Default("2%"),
+        "What must stay free on the filesystem, whoever fills it, as a size or a share of it. Below it the oldest segments go."),
     key("storage", "commit_delay", Time(0, 10 * SECOND, None), Default("0ms"),
         "Wait this long after the first append of a commit cycle: fewer syncs, later acknowledgements."),
     key("storage", "commit_delay_max", Time(0, 10 * SECOND, None), Default("100ms"),

@@ -170,6 +170,7 @@ fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
     Storage {
         dirs: data_dirs(v, problems),
         max_bytes: v.budget("max_bytes").unwrap_or(DiskBudget::Percent(80)),
+        min_free: v.budget("min_free").unwrap_or(DiskBudget::Percent(2)),
         commit_delay: time(v, "commit_delay"),
         commit_delay_max: time(v, "commit_delay_max"),
         journal_bytes_per_day: v.bytes("journal_bytes_per_day").flatten(),

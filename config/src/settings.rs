@@ -48,6 +48,8 @@ pub struct Storage {
     pub dirs: Vec<PathBuf>,
     /// What all topics may take on disk.
     pub max_bytes: DiskBudget,
+    /// What must stay free on the filesystem.
+    pub min_free: DiskBudget,
     /// Wait after the first append of a commit cycle.
     pub commit_delay: Duration,
     /// The longest wait for the sake of `journal_bytes_per_day`.

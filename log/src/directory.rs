@@ -71,6 +71,7 @@ impl Directory {
 
     pub(crate) fn note_full(&self, partition: &Arc<Partition>) {
         self.full.lock().push(Arc::clone(partition));
+        self.upkeep.lock().retain_soon();
     }
 
     /// Moves a deleted partition's folder aside; the upkeep removes what is in it.

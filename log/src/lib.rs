@@ -28,6 +28,7 @@ mod recovery;
 mod retention;
 mod segment;
 mod shared;
+mod space;
 mod stats;
 mod superblock;
 #[cfg(test)]
@@ -44,4 +45,5 @@ pub use partition::{
 };
 pub use segment::labels::{LabelHash, Labeller};
 pub use segment::txnindex::AbortedTransaction;
+pub use space::{EarlyRemoval, Share};
 pub use stats::{CompactionStats, DirectoryStats, LogStats};

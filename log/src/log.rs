@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
 use crate::segment::labels::Labeller;
+use crate::space::{EarlyRemoval, Share};
 use crate::stats::LogStats;
 use crate::superblock::Superblock;
 use crate::threads::Threads;
@@ -53,7 +54,9 @@ pub struct LogOptions {
     /// Limit on partitions, internal ones not counted.
     pub partitions_max: u32,
     /// Bytes that the topics of one directory may take on disk; above it the oldest segments that nobody holds go first.
-    pub max_bytes: Option<u64>,
+    pub max_bytes: Option<Share>,
+    /// What must stay free on a directory's filesystem, whoever fills it; below it as above `max_bytes`.
+    pub min_free: Option<Share>,
     /// How compaction may use the machine.
     pub compaction: CompactionOptions,
 }
@@ -78,6 +81,7 @@ impl Default for LogOptions {
             partitions_max: u32::MAX,
             max_bytes: None,
             compaction: CompactionOptions::default(),
+            min_free: None,
         }
     }
 }
@@ -415,6 +419,13 @@ impl Log {
     #[must_use]
     pub fn directory_id(&self) -> [u8; 16] {
         self.engine.node.id
+    }
+
+    /// Records that went before their time to make room since this was last asked. Who asks writes it down: it is said once.
+    #[must_use]
+    pub fn take_early_removals(&self) -> Vec<EarlyRemoval> {
+        let directories = self.engine.node.directories.iter();
+        directories.flat_map(|d| d.early.lock().take()).collect()
     }
 
     /// Counters at this moment.

@@ -112,6 +112,11 @@ impl Upkeep {
         }
     }
 
+    /// Runs retention at the next step: the disk is full.
+    pub(crate) fn retain_soon(&mut self) {
+        self.retained_ns = 0;
+    }
+
     /// Looks for removed folders at the next step.
     pub(crate) fn sweep(&mut self) {
         self.sweep = true;
@@ -242,23 +247,21 @@ impl Directory {
         self.shared.notify();
     }
 
-    /// Deletes what has outlived its topic's retention, then the oldest of all above the directory's limit.
+    /// Deletes what has outlived its topic's retention, then what is above the directory's limits (`space`).
     pub(crate) fn retain(&self) {
         let partitions = self.partitions();
         let may_delete = self.node.may_delete();
         let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
-        let mut moved = Vec::new();
+        let mut moved = false;
         for partition in &partitions {
             if let Some(before) = partition.expired_before(may_delete.then_some(now_ms)) {
                 partition.delete_before(before);
-                moved.push(Arc::clone(partition));
+                moved = true;
             }
         }
-        if let Some(limit) = self.node.options.max_bytes {
-            self.retain_bytes(&partitions, limit, &mut moved);
-        }
+        moved |= self.make_room(&partitions);
         let deletable = partitions.iter().any(|p| p.has_dead_segments());
-        if moved.is_empty() && !deletable {
+        if !moved && !deletable {
             return;
         }
         // The moved log starts are synced before a file goes.
@@ -270,27 +273,6 @@ impl Directory {
             if let Err(e) = partition.remove_dead_segments() {
                 tracing::warn!(?partition, error = %e, "could not remove an old segment");
             }
-        }
-    }
-
-    fn retain_bytes(
-        &self,
-        partitions: &[Arc<Partition>],
-        limit: u64,
-        moved: &mut Vec<Arc<Partition>>,
-    ) {
-        let live: u64 = partitions.iter().map(|p| p.size_bytes()).sum();
-        let dead: u64 = partitions.iter().map(|p| p.dead_bytes()).sum();
-        let mut over = live.saturating_sub(dead).saturating_sub(limit);
-        while over > 0 {
-            let oldest = partitions
-                .iter()
-                .filter_map(|p| p.oldest_removable().map(|(ms, end, bytes)| (ms, end, bytes, p)))
-                .min_by_key(|(ms, ..)| *ms);
-            let Some((_, end, bytes, partition)) = oldest else { return };
-            partition.delete_before(end);
-            moved.push(Arc::clone(partition));
-            over = over.saturating_sub(bytes);
         }
     }
 
@@ -347,7 +329,7 @@ fn remove_folder(disk: &dyn crate::disk::Disk, folder: &Path) -> io::Result<()> 
 
 impl Partition {
     /// Segments that were sealed when the persisted checkpoint was taken: (first offset behind it, segment), oldest first.
-    fn removable(&self) -> Vec<(Offset, Arc<crate::segment::Segment>)> {
+    pub(crate) fn removable(&self) -> Vec<(Offset, Arc<crate::segment::Segment>)> {
         let (segments, checkpointed) = self.segments_and_checkpoint();
         let mut removable = Vec::new();
         for pair in segments.windows(2) {
@@ -361,7 +343,7 @@ impl Partition {
     }
 
     /// What retention may take, and no hold needs: the end of it.
-    fn releasable_end(&self) -> Offset {
+    pub(crate) fn releasable_end(&self) -> Offset {
         let held = self.held_from().unwrap_or(self.high_watermark());
         held.min(self.high_watermark())
     }
@@ -398,18 +380,8 @@ impl Partition {
         before
     }
 
-    /// The oldest segment that may go to make room: when it was last appended to, where the log starts then, its bytes.
-    fn oldest_removable(&self) -> Option<(i64, Offset, u64)> {
-        if self.topic().is_internal() || !self.settings().cleanup.deletes() {
-            return None;
-        }
-        let (start, limit) = (self.log_start(), self.releasable_end());
-        let (end, segment) = self.removable().into_iter().find(|(end, _)| *end > start)?;
-        (end <= limit).then(|| (segment.times().last_append_ms, end, segment.written()))
-    }
-
     /// Bytes of segments that lie below the log start and are not removed yet.
-    fn dead_bytes(&self) -> u64 {
+    pub(crate) fn dead_bytes(&self) -> u64 {
         let start = self.log_start();
         self.removable().iter().filter(|(end, _)| *end <= start).map(|(_, s)| s.written()).sum()
     }

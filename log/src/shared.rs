@@ -18,6 +18,7 @@ use crate::segment::label_indexes::LabelIndexes;
 use crate::segment::labels::Labeller;
 use crate::segment::txnindex::Lists;
 use crate::segment::{Key, Segment};
+use crate::space::EarlyRemovals;
 use crate::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
@@ -99,6 +100,7 @@ pub(crate) struct Shared {
     /// Held while that folder is synced, so that who finds it clean finds it synced.
     topics_sync: Mutex<()>,
     pub(crate) controls: Mutex<Controls>,
+    pub(crate) early: Mutex<EarlyRemovals>,
     /// Recovery is under way: files keep what they have, it may be needed to make up for damage in the journal.
     pub(crate) recovering: AtomicBool,
     closing: Arc<AtomicBool>,
@@ -238,6 +240,7 @@ impl Shared {
             topics_dirty: AtomicBool::new(false),
             topics_sync: Mutex::default(),
             controls: Mutex::default(),
+            early: Mutex::default(),
             recovering: AtomicBool::new(true),
             closing: Arc::clone(&common.closing),
             offline: AtomicBool::new(false),

@@ -6,8 +6,8 @@
 use super::descriptors;
 use headwater_config::{Config, DiskBudget, Limits};
 use headwater_kafka::server::{DoorSettings, NewTopic, TopicRules};
-use headwater_log::{LogOptions, TopicName};
-use std::path::Path;
+use headwater_log::{LogOptions, Share, TopicName};
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,13 +33,8 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         producer_id_expiration: storage.producer_id_expiration,
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
-        max_bytes: match storage.max_bytes {
-            DiskBudget::Bytes(bytes) => Some(bytes),
-            DiskBudget::Percent(percent) => {
-                let all = storage.dirs.iter().filter_map(|dir| filesystem_bytes(dir));
-                all.min().map(|all| all / 100 * u64::from(percent))
-            }
-        },
+        max_bytes: Some(share(storage.max_bytes)),
+        min_free: Some(share(storage.min_free)),
         compaction: headwater_log::CompactionOptions {
             memory_bytes: storage.compaction_memory_bytes,
             bytes_per_second: storage.compaction_bytes_per_second,
@@ -47,12 +42,11 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
     }
 }
 
-/// Bytes of the filesystem that holds, or will hold, the directory. `None` where the system does not say: no limit then.
-fn filesystem_bytes(dir: &Path) -> Option<u64> {
-    let absolute = std::path::absolute(dir).ok()?;
-    let there = absolute.ancestors().find(|a| a.exists())?;
-    let stat = rustix::fs::statvfs(there).ok()?;
-    stat.f_blocks.checked_mul(stat.f_frsize)
+fn share(budget: DiskBudget) -> Share {
+    match budget {
+        DiskBudget::Bytes(bytes) => Share::Bytes(bytes),
+        DiskBudget::Percent(percent) => Share::Percent(percent),
+    }
 }
 
 /// `[limits]` for the MQTT front.

@@ -56,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
         partitions_max: 10_000,
         max_bytes: None,
         compaction: Default::default(),
+        min_free: None,
     };
     let (log, recovery) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock))?;
     println!("opened in {:?}, {} topics", recovery.took, recovery.topics);

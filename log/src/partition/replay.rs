@@ -517,6 +517,11 @@ impl Partition {
         (self.segments.read().clone(), checkpointed)
     }
 
+    /// Room that is reserved for the active segment beyond its end.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.writer.lock().spare_bytes()
+    }
+
     /// Removes the files of segments that lie wholly below the log start and the persisted checkpoint.
     pub(crate) fn remove_dead_segments(&self) -> std::io::Result<()> {
         let start = self.points.log_start_synced.load(Ordering::Acquire);

@@ -90,6 +90,11 @@ impl Writer {
         self.roll_next = true;
     }
 
+    /// Room beyond what is planned.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.reserved.saturating_sub(self.planned)
+    }
+
     /// Segments from the one at `newest` on were cut or removed.
     pub(super) fn cut(&mut self, newest: Offset) {
         self.reserve_next = RESERVE_BYTES_MIN;

@@ -161,7 +161,7 @@ impl Rig {
     }
 }
 
-fn fill(rig: &Rig, log: &crate::Log, p: &Partition, records: usize) {
+pub(super) fn fill(rig: &Rig, log: &crate::Log, p: &Partition, records: usize) {
     for value in numbered(0..records) {
         append(p, &value);
         log.step_commit();
@@ -265,22 +265,6 @@ fn a_segment_that_the_checkpoint_has_as_the_active_one_stays() {
     log.step_upkeep();
     assert_eq!(p.positions().log_start, o(11));
     assert_eq!(values(&p).len(), 1);
-}
-
-#[test]
-fn the_limit_of_the_directory_takes_the_oldest_segments_of_all() {
-    let mut rig = Rig::new();
-    rig.options.max_bytes = Some(300_000);
-    let (log, _) = rig.open();
-    let partitions = topic(&log, "t", 2, settings());
-    fill(&rig, &log, &partitions[0], 1500);
-    fill(&rig, &log, &partitions[1], 1500);
-    log.step_checkpoint().unwrap();
-    rig.clock.advance_ms(6000);
-    log.step_upkeep();
-    let sizes: Vec<_> = partitions.iter().map(|p| p.size_bytes()).collect();
-    assert!(sizes.iter().sum::<u64>() <= 300_000, "{sizes:?}");
-    assert!(sizes[0] < sizes[1], "the older partition gave more: {sizes:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod faults;
 mod life;
 mod lookup;
 mod replica;
+mod space;
 
 use crate::clock::{Clock, SystemClock};
 use crate::disk::SystemDisk;
@@ -36,6 +37,7 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         partitions_max: 1000,
         max_bytes: None,
         compaction: Default::default(),
+        min_free: None,
     }
 }
 

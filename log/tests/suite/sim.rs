@@ -141,6 +141,7 @@ pub(crate) fn options() -> LogOptions {
         partitions_max: 1_000,
         max_bytes: None,
         compaction: Default::default(),
+        min_free: None,
     }
 }
 

@@ -78,6 +78,7 @@ impl Harness {
             partitions_max: 1_000,
             max_bytes: None,
             compaction: Default::default(),
+            min_free: None,
         };
         let (log, _) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).unwrap();
         let running = log.start();
