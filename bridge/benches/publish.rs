@@ -42,6 +42,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,
+        min_free: None,
         compaction: Default::default(),
     };
     Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).expect("a new log").0

@@ -48,6 +48,7 @@ fn open(dir: &Path) -> Log {
         topics_max: 100,
         partitions_max: 1_000,
         max_bytes: None,
+        min_free: None,
         compaction: Default::default(),
     };
     Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock)).expect("a new log").0

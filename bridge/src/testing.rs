@@ -241,6 +241,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         topics_max: config.limits.topics_max,
         partitions_max: config.limits.partitions_max,
         max_bytes: None,
+        min_free: None,
         compaction: Default::default(),
     };
     Log::open(options, Arc::new(disk.clone()), Arc::new(clock.clone())).unwrap().0

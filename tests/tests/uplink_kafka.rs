@@ -201,6 +201,7 @@ impl Node {
             topics_max: 100,
             partitions_max: 1_000,
             max_bytes: None,
+            min_free: None,
             compaction: Default::default(),
         };
         let (log, _) =

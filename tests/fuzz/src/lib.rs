@@ -26,6 +26,7 @@ pub fn options() -> LogOptions {
         topics_max: 100,
         partitions_max: 1_000,
         max_bytes: None,
+        min_free: None,
         ..LogOptions::default()
     }
 }

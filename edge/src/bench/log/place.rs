@@ -38,6 +38,7 @@ pub(super) fn options(dir: &Path) -> LogOptions {
     options.dirs = vec![dir.to_owned()];
     options.partitions_max = options.partitions_max.max(20_000);
     options.max_bytes = None;
+    options.min_free = None;
     options
 }
 
