@@ -36,6 +36,7 @@ fn open(dir: &Path, config: &headwater_config::Config) -> Log {
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,
+        reserved_bytes: config.storage.reserved_bytes,
         open_files_max: 256,
         labeller: None,
         producer_id_expiration: config.storage.producer_id_expiration,

@@ -42,6 +42,7 @@ fn open(dir: &Path) -> Log {
         uncommitted_bytes_max: 32 << 20,
         tail_bytes_max: 32 << 20,
         memory_sync: Duration::from_secs(1),
+        reserved_bytes: 0,
         open_files_max: 256,
         labeller: None,
         producer_id_expiration: Duration::from_secs(86_400),

@@ -235,6 +235,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,
+        reserved_bytes: config.storage.reserved_bytes,
         open_files_max: 256,
         labeller: Some(crate::record::LABELLER),
         producer_id_expiration: config.storage.producer_id_expiration,

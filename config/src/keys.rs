@@ -152,6 +152,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Files in the commit journal's ring."),
     key("storage", "open_files_max", Integer(16, 1_000_000), Optional("256"),
         "Segment files kept open, whatever the number of partitions. Left out: a quarter of what the system lets the process open."),
+    key("storage", "reserved_bytes", Bytes(0, GIB, None), Default("16MiB"),
+        "Room kept back in each data directory, so that a full disk can still note what may be deleted; at most 1 % of it."),
     key("storage", "memory_sync", Time(10, HOUR, None), Default("1s"),
         "How often topics with durability \"memory\" are synced."),
     key("storage", "producer_id_expiration", Time(60 * SECOND, YEARS_100, None), Default("1d"),

@@ -176,6 +176,7 @@ fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
         journal_bytes_per_day: v.bytes("journal_bytes_per_day").flatten(),
         journal_file_bytes: bytes(v, "journal_file_bytes"),
         journal_files: count(v, "journal_files"),
+        reserved_bytes: bytes(v, "reserved_bytes"),
         memory_sync: time(v, "memory_sync"),
         open_files_max: v.integer("open_files_max").and_then(|n| u32::try_from(n).ok()),
         producer_id_expiration: time(v, "producer_id_expiration"),

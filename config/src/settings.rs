@@ -60,6 +60,8 @@ pub struct Storage {
     pub journal_file_bytes: u64,
     /// Files of the journal's ring.
     pub journal_files: u32,
+    /// Room kept back for the log's own state on a full disk.
+    pub reserved_bytes: u64,
     /// How often files of `memory` topics are synced.
     pub memory_sync: Duration,
     /// Segment files kept open; `None` follows from what the system allows.

@@ -160,9 +160,14 @@ impl Directory {
             metadata,
             partitions: entries,
         };
-        catalog
-            .write(disk, dir, &self.id)
-            .map_err(|e| CheckpointError::of(&e, "writing the catalog"))?;
+        loop {
+            let written = catalog.write(disk, dir, &self.id);
+            match written.map_err(|e| CheckpointError::of(&e, "writing the catalog")) {
+                // It has outgrown its file on a full disk: some room is kept back for that.
+                Err(CheckpointError::Full) if self.shared.ballast.give() => {}
+                other => break other?,
+            }
+        }
         for (partition, entry) in partitions.iter().zip(&catalog.partitions) {
             partition.note_checkpoint(entry);
         }

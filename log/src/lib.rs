@@ -1,5 +1,6 @@
 //! Headwater's partition log: Kafka's record batches and file layout behind one commit journal.
 
+mod ballast;
 pub mod batch;
 mod catalog;
 mod checkpoint;

@@ -49,6 +49,8 @@ pub struct LogOptions {
     /// Idempotent and transactional producers that wrote nothing for so long are forgotten, on the log clock, unless a
     /// transaction of theirs is open.
     pub producer_id_expiration: Duration,
+    /// Room kept back in each directory for the log's own small state on a full disk; at most 1 % of it. 0: none.
+    pub reserved_bytes: u64,
     /// Limit on topics, internal ones not counted.
     pub topics_max: u32,
     /// Limit on partitions, internal ones not counted.
@@ -77,6 +79,7 @@ impl Default for LogOptions {
             labeller: None,
             open_files_max: 256,
             producer_id_expiration: Duration::from_secs(86_400),
+            reserved_bytes: 16 << 20,
             topics_max: u32::MAX,
             partitions_max: u32::MAX,
             max_bytes: None,

@@ -55,6 +55,7 @@ impl Sizes {
                 uncommitted_bytes_max: options.uncommitted_bytes_max / directories,
                 tail_bytes_max: options.tail_bytes_max / directories,
                 journal_batch_bytes_max: file as usize - 3 * BLOCK_BYTES as usize - ends_max * 24,
+                reserved_bytes: options.reserved_bytes,
                 open_files_max: (options.open_files_max / directories).max(1),
             },
         }

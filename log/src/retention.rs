@@ -210,6 +210,8 @@ impl Directory {
     }
 
     fn probe_full(&self) {
+        // First what is kept back, then whoever was refused.
+        self.shared.ballast.restore();
         let synced = self.node.committed();
         self.full.lock().retain(|p| {
             p.probe(synced);

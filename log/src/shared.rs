@@ -6,6 +6,7 @@
 //! Lock order in this crate: committer, checkpointer, metadata, a partition's writer, its state, the queue; never backwards.
 //! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
+use crate::ballast::Ballast;
 use crate::clock::Clock;
 use crate::compaction::{CompactionCounters, SwapRequest};
 use crate::compressor::Compressor;
@@ -60,6 +61,8 @@ pub(crate) struct Budget {
     pub(crate) tail_bytes_max: usize,
     /// The largest batch that a journal file has room for.
     pub(crate) journal_batch_bytes_max: usize,
+    /// Kept back for the log's own state.
+    pub(crate) reserved_bytes: u64,
     pub(crate) open_files_max: usize,
 }
 
@@ -76,6 +79,7 @@ pub(crate) struct Shared {
     /// To sync as a whole; `None` where that would hide a failure.
     pub(crate) filesystem: Option<Box<dyn Filesystem>>,
     pub(crate) files: Files,
+    pub(crate) ballast: Ballast,
     pub(crate) indexes: Indexes,
     pub(crate) labels: LabelIndexes,
     /// Sealed segments that wait for their label index.
@@ -215,6 +219,7 @@ impl Shared {
         };
         Self {
             number,
+            ballast: Ballast::new(Arc::clone(&common.disk), &path, budget.reserved_bytes),
             path,
             filesystem,
             files: Files::new(Arc::clone(&common.disk), budget.open_files_max),

@@ -195,6 +195,7 @@ impl Node {
             uncommitted_bytes_max: 16 << 20,
             tail_bytes_max: 2 << 20,
             memory_sync: Duration::from_secs(1),
+            reserved_bytes: 0,
             open_files_max: 256,
             labeller: None,
             producer_id_expiration: Duration::from_secs(86_400),

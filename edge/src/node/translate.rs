@@ -24,6 +24,7 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         uncommitted_bytes_max: storage.uncommitted_bytes_max,
         tail_bytes_max: storage.tail_bytes_max,
         memory_sync: storage.memory_sync,
+        reserved_bytes: storage.reserved_bytes,
         labeller: Some(headwater_bridge::record::LABELLER),
         open_files_max: storage
             .open_files_max

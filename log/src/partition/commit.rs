@@ -203,6 +203,9 @@ impl Partition {
 
     /// Whether a piece of the disk can be had, tried on a file of its own beside the topics.
     fn has_room(&self) -> bool {
+        if !self.has_reserve() && !self.shared.ballast.is_whole() {
+            return false;
+        }
         let Some(topics) = self.folder.parent() else { return false };
         let name = topics.join("room.probe");
         let disk = &*self.shared.disk;

@@ -126,11 +126,24 @@ impl Partition {
         writer: &mut Writer,
         batches: &mut [TailBatch],
     ) -> Result<(), PlanError> {
-        let result = self.try_plan(writer, batches);
-        if result.is_err() {
-            self.unplan(writer, &self.state.lock());
+        loop {
+            let result = self.try_plan(writer, batches);
+            if result.is_err() {
+                self.unplan(writer, &self.state.lock());
+            }
+            // As long as something is kept back for this: it becomes less each time.
+            let again = matches!(result, Err(PlanError::Full))
+                && self.has_reserve()
+                && self.shared.ballast.give();
+            if !again {
+                return result;
+            }
         }
-        result
+    }
+
+    /// Whether the room that is kept back is for this partition: the log's own state, and whatever a recovery writes again.
+    pub(super) fn has_reserve(&self) -> bool {
+        self.topic.is_internal() || self.shared.recovering.load(Ordering::Acquire)
     }
 
     /// Takes back the places of batches that are not committed, and segments that were begun for them.
@@ -220,6 +233,10 @@ impl Partition {
         let from = writer.reserved.max(active.written());
         if need <= from {
             return Ok(());
+        }
+        if !self.has_reserve() && !self.shared.ballast.is_whole() {
+            // What there is was given back for the log's own state.
+            return Err(PlanError::Full);
         }
         let name = path(&self.folder, active.base(), "log");
         let file = self.open_segment(active).map_err(|e| classify(&e, &name))?;

@@ -3,8 +3,8 @@
 use super::{append, numbered, options, settings, topic, values};
 use crate::clock::Clock;
 use crate::clock::fake::FakeClock;
-use crate::disk::Disk;
 use crate::disk::fake::{FakeDisk, Fault, Outcome};
+use crate::disk::{Disk, OpenMode};
 use crate::metadata::{Durability, TopicSettings};
 use crate::record::{Headers, RecordParts};
 use crate::{
@@ -424,4 +424,52 @@ fn a_memory_topic_that_lost_what_was_deleted_goes_on_in_a_segment_of_its_own() {
     log.step_checkpoint().unwrap();
     assert!(p.evict(p.positions().high_watermark) > 0, "read from the file, not from memory");
     assert_eq!(values(&p), ["after"]);
+}
+
+#[test]
+fn a_full_disk_keeps_room_for_the_logs_own_state_and_gives_it_back() {
+    let mut rig = Rig::new();
+    rig.options.reserved_bytes = 1 << 20;
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    let own = topic(&log, "__headwater_uplinks", 1, settings())[0].clone();
+    append(&p, "one");
+    append(&own, "one");
+    while log.step_commit() {}
+    log.step_upkeep();
+    // A disk of which 1 % is enough for it, filled up by somebody else.
+    let (capacity, left) = (128 << 20, 4096);
+    let filler = rig.disk.open(Path::new("/filler"), OpenMode::Create).unwrap();
+    filler.reserve(0, capacity - rig.disk.used_bytes() - left).unwrap();
+    rig.disk.set_capacity(Some(capacity));
+    while big(&p).is_ok() {
+        log.step_commit();
+    }
+    assert_eq!(big(&p), Err(AppendError::DiskFull));
+    // Far more than was reserved for its segment.
+    for _ in 0..8 {
+        let at = big(&own).unwrap();
+        while log.step_commit() {}
+        assert_eq!(own.settled(AckPoint::Synced, at.last), Settled::Passed);
+        log.step_checkpoint().unwrap();
+        rig.clock.advance_ms(1001);
+        log.step_upkeep();
+        assert_eq!(big(&p), Err(AppendError::DiskFull), "what was kept back is not for others");
+    }
+    p.delete_before(p.positions().log_end);
+    let cycles = log.stats().cycles;
+    assert!(log.step_commit() && log.stats().cycles > cycles, "a log start is noted");
+    drop(log);
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    let own = log.topic("__headwater_uplinks").unwrap().partitions()[0].clone();
+    assert_eq!(own.positions().log_end.get(), 9);
+    let p = first(&log);
+    rig.disk.set_capacity(None);
+    log.step_upkeep();
+    let at = big(&p).unwrap();
+    log.step_commit();
+    assert_eq!(p.settled(AckPoint::Synced, at.last), Settled::Passed, "it resumes by itself");
+    assert!(rig.disk.files().iter().filter(|f| f.contains("/ballast/")).count() == 16);
 }

@@ -157,22 +157,32 @@ pub(crate) fn case(name: &str, run: impl FnOnce()) {
 }
 
 /// Changes that the whole script makes, opening included.
-fn script_changes() -> u64 {
-    let mut sim = Sim::new(1);
+fn script_changes(dirs: usize) -> u64 {
+    let mut sim = in_dirs(1, dirs);
     sim.open().expect("a new directory");
     sim.run(&script());
     let stats = sim.log().stats();
     assert!(stats.offline.is_none(), "{stats:?}");
     assert!(stats.checkpoints >= 3, "{stats:?}");
-    assert!(stats.journal_bytes > stats.journal_size_bytes, "once around the ring: {stats:?}");
+    let around = stats.journal_bytes > stats.journal_size_bytes;
+    assert!(around || dirs > 1, "once around the ring: {stats:?}");
     assert_eq!(sim.refused, 0);
     assert!(sim.disk.trace().iter().any(|line| line.contains("sync filesystem")));
     sim.disk.changes()
 }
 
+/// A life in one data directory, or in two.
+fn in_dirs(seed: u64, dirs: usize) -> Sim {
+    let mut sim = Sim::new(seed);
+    if dirs == 2 {
+        sim.options.dirs.push("/more".into());
+    }
+    sim
+}
+
 /// The script up to one operation.
-fn run_to(change: u64) -> Sim {
-    let mut sim = Sim::new(1);
+fn run_to(change: u64, dirs: usize) -> Sim {
+    let mut sim = in_dirs(1, dirs);
     sim.disk.stop_after(change);
     if sim.open().is_ok() {
         sim.run(&script());
@@ -180,11 +190,12 @@ fn run_to(change: u64) -> Sim {
     sim
 }
 
-fn shard(shard: u64) {
-    let total = script_changes();
+/// Ends the script after every `of`-th operation.
+fn shard(shard: u64, of: u64, dirs: usize) {
+    let total = script_changes(dirs);
     let mut inside_recovery = 0;
-    for change in (1..=total).filter(|change| change % 4 == shard) {
-        let sim = run_to(change);
+    for change in (1..=total).filter(|change| change % of == shard) {
+        let sim = run_to(change, dirs);
         let mut ends = vec![(End::Kill, sim.disk.after_kill(), "kill".to_owned())];
         for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
             let seed = change * 8 + i as u64;
@@ -201,7 +212,10 @@ fn shard(shard: u64) {
             });
         }
     }
-    assert!(inside_recovery > total / 8, "{inside_recovery} crashes inside recovery of {total}");
+    assert!(
+        inside_recovery > total / of / 2,
+        "{inside_recovery} crashes inside recovery of {total}"
+    );
 }
 
 fn copy(disk: &FakeDisk) -> FakeDisk {
@@ -221,27 +235,33 @@ fn recover_twice(sim: &Sim, disk: &FakeDisk, end: End, stop: u64) -> bool {
 
 #[test]
 fn a_crash_after_every_operation_0() {
-    shard(0);
+    shard(0, 4, 1);
 }
 
 #[test]
 fn a_crash_after_every_operation_1() {
-    shard(1);
+    shard(1, 4, 1);
 }
 
 #[test]
 fn a_crash_after_every_operation_2() {
-    shard(2);
+    shard(2, 4, 1);
 }
 
 #[test]
 fn a_crash_after_every_operation_3() {
-    shard(3);
+    shard(3, 4, 1);
+}
+
+/// Every fifth is enough here: the operations of one directory are those of two.
+#[test]
+fn a_crash_after_operations_in_two_directories() {
+    shard(2, 5, 2);
 }
 
 /// The script with one operation failing, to its end; then a power cut.
-fn with_fault(fault: Fault, change: u64) {
-    let mut sim = Sim::new(change);
+fn with_fault(fault: Fault, change: u64, dirs: usize) {
+    let mut sim = in_dirs(change, dirs);
     sim.disk.fail_change(change, fault);
     if let Err(error) = sim.open() {
         assert!(sim.disk.has_failed(), "{error}");
@@ -256,24 +276,29 @@ fn with_fault(fault: Fault, change: u64) {
     sim.on(sim.disk.after_kill()).reopen_and_check(End::Power);
 }
 
-fn every_operation_fails(fault: Fault) {
-    for change in 1..=script_changes() {
+fn every_operation_fails(fault: Fault, dirs: usize) {
+    for change in (1..=script_changes(dirs)).step_by(3 * dirs - 2) {
         let name = format!("change {change} fails with {fault:?}");
-        case(&name, || with_fault(fault, change));
+        case(&name, || with_fault(fault, change, dirs));
     }
 }
 
 #[test]
 fn every_operation_fails_with_eio() {
-    every_operation_fails(Fault::Eio);
+    every_operation_fails(Fault::Eio, 1);
 }
 
 #[test]
 fn every_operation_fails_with_enospc() {
-    every_operation_fails(Fault::Enospc);
+    every_operation_fails(Fault::Enospc, 1);
 }
 
 #[test]
 fn every_operation_ends_short() {
-    every_operation_fails(Fault::Short);
+    every_operation_fails(Fault::Short, 1);
+}
+
+#[test]
+fn operations_in_two_directories_fail_and_the_other_one_goes_on() {
+    every_operation_fails(Fault::Eio, 2);
 }

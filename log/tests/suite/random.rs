@@ -32,6 +32,7 @@ fn lives(seed: u64) {
     if random.below(3) == 0 {
         sim.options.dirs.push("/more".into());
     }
+    sim.options.reserved_bytes = [0, 1 << 20][random.below(2) as usize];
     let mut end = End::Kill;
     // The directory that the log has gone on without: until it is back, the other one must not fail too.
     let mut behind = None;

@@ -134,6 +134,7 @@ pub(crate) fn options() -> LogOptions {
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),
+        reserved_bytes: 0,
         open_files_max: 256,
         labeller: Some(crate::lookup::LABELLER),
         producer_id_expiration: Duration::from_secs(86_400),

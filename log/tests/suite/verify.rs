@@ -132,6 +132,9 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         if partition.missing().is_some() {
             // What it owes is asked for when its directory is back.
             model.pending.clear();
+            if end == End::Power {
+                model.shown_end = model.acked_end;
+            }
             continue;
         }
         let p = partition.positions();
