@@ -23,6 +23,7 @@
 //! | 1 transactions | producers (`partition::producers::encoding`); u32 count of segments with aborted transactions, of each: base i64, then as in `segment::txnindex` |
 //! | 2 replica | of a replicated partition: leadership, 16 bytes as in the journal (`partition::replica`); u64 cycle of the last truncation that the entry has behind it |
 //! | 3 compaction | `compaction::swap` has its table |
+//! | 6 lost | u32 count of ranges of offsets whose records were lost to damage: first i64, end i64 (exclusive), rising |
 //!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
 //! Neighbours: `checkpoint` writes, `recovery` reads.
@@ -32,6 +33,7 @@ use crate::disk::{Disk, OpenMode, read_full_at};
 use crate::encoding::{Fields, Put, crc32c};
 use crate::journal::Mark;
 use crate::log::OpenError;
+use crate::metadata::{MetadataState, decode_all};
 use crate::partition::epochs::Epochs;
 use crate::partition::producers::Producers;
 use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
@@ -55,6 +57,7 @@ const FLAG_OFFLINE: u8 = 2;
 const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
 const SECTION_COMPACTED: u8 = 3;
+const SECTION_LOST: u8 = 6;
 
 /// A segment as the catalog knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub(crate) struct PartitionEntry {
     /// The journal's truncations up to this cycle are done: batches before it are in the entry, or gone.
     pub(crate) truncated_in: u64,
     pub(crate) compacted: CompactedEntry,
+    /// Offsets whose records were lost to damage, as a repair found: first and end of each.
+    pub(crate) lost: Vec<(i64, i64)>,
 }
 
 /// The whole catalog.
@@ -190,6 +195,24 @@ impl Catalog {
         Ok(newest)
     }
 
+    /// The metadata in it, as far as it applies.
+    pub(crate) fn state(&self) -> MetadataState {
+        let mut state = MetadataState::default();
+        let records = decode_all(&self.metadata).unwrap_or_default();
+        // What does not apply keeps a start from coming this far.
+        let _ = records.iter().try_for_each(|record| state.apply(record));
+        state
+    }
+
+    /// The id of the directory that a slot was written for, if it is whole.
+    pub(crate) fn directory_id(disk: &dyn Disk, dir: &Path, name: &str) -> Option<[u8; 16]> {
+        let file = disk.open(&dir.join(name), OpenMode::Read).ok()?;
+        let mut id = [0; 16];
+        let n = read_full_at(&*file, &mut id, HEAD_BYTES as u64).ok()?;
+        let found = Self::read_slot(disk, dir, name, &id).ok()?;
+        (n == id.len() && matches!(found, Found::Intact(_))).then_some(id)
+    }
+
     /// One slot, whatever the other one holds.
     pub(crate) fn read_slot(
         disk: &dyn Disk,
@@ -278,6 +301,15 @@ impl PartitionEntry {
             self.compacted.encode(&mut content);
             sections.push((SECTION_COMPACTED, content));
         }
+        if !self.lost.is_empty() {
+            let mut content = Vec::with_capacity(4 + self.lost.len() * 16);
+            content.put_u32(self.lost.len() as u32);
+            for (first, end) in &self.lost {
+                content.put_i64(*first);
+                content.put_i64(*end);
+            }
+            sections.push((SECTION_LOST, content));
+        }
         sections
     }
 
@@ -305,6 +337,14 @@ impl PartitionEntry {
         let mut f = Fields::new(content);
         match tag {
             SECTION_TRANSACTIONS => self.read_transactions(&mut f)?,
+            SECTION_LOST => {
+                for _ in 0..f.count(16)? {
+                    self.lost.push((f.i64()?, f.i64()?));
+                }
+                if !self.lost.iter().all(|(first, end)| first < end) || !self.lost.is_sorted() {
+                    return None;
+                }
+            }
             SECTION_REPLICA => {
                 self.leadership = Some(Leadership::decode(&mut f)?);
                 self.truncated_in = f.u64()?;
@@ -379,6 +419,7 @@ impl PartitionEntry {
             leadership: None,
             truncated_in: 0,
             compacted: CompactedEntry::default(),
+            lost: Vec::new(),
         };
         if version == 1 {
             entry.producers = Producers::decode_version_1(f, log_clock_ms)?;

@@ -112,6 +112,9 @@ pub enum BatchError {
     /// A record does not parse.
     #[error("record {0} of the batch is malformed")]
     Record(u32),
+    /// It was damaged, and a repair has put it aside.
+    #[error("its records were lost to damage and are in quarantine")]
+    Quarantined,
     /// A client's batch that Kafka's broker would refuse.
     #[error("batch is refused: {0}")]
     Refused(&'static str),

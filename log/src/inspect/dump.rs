@@ -16,7 +16,7 @@ use crate::disk::{Disk, OpenMode, read_full_at};
 use crate::encoding::crc32c;
 use crate::journal::cycle::{self, Frame, Header};
 use crate::journal::{self, BLOCK_BYTES};
-use crate::metadata::{MetadataRecord, MetadataState, TopicSettings, decode_all};
+use crate::metadata::{MetadataRecord, TopicSettings};
 use crate::segment::path;
 use crate::{Log, Partition, Recovery};
 use std::io;
@@ -300,10 +300,7 @@ fn describe(file: PathBuf, found: &Found) -> CatalogSlot {
     slot.clean = catalog.clean;
     (slot.cycle, slot.generation) = (catalog.mark.cycle, catalog.mark.generation);
     slot.log_clock_ms = catalog.log_clock_ms;
-    let mut state = MetadataState::default();
-    let records = decode_all(&catalog.metadata).unwrap_or_default();
-    // What does not apply a start would refuse, and has.
-    let _ = records.iter().try_for_each(|record| state.apply(record));
+    let state = catalog.state();
     slot.topics = state
         .topics()
         .map(|t| {

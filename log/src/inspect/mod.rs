@@ -10,7 +10,11 @@
 
 mod dump;
 mod finding;
+mod held;
+mod mend;
 mod overlay;
+mod quarantine;
+mod repair;
 mod segment;
 mod survey;
 mod verify;
@@ -19,5 +23,6 @@ pub use dump::{
     BatchAt, CatalogSlot, Cycle, CycleFrame, Dump, IndexEntry, Place, SegmentAt, cycles,
 };
 pub use finding::{Finding, Lost, Severity};
+pub use repair::{Repaired, repair};
 pub use survey::InspectError;
 pub use verify::{Figures, Progress, Verdict, verify};

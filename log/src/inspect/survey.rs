@@ -37,6 +37,14 @@ pub enum InspectError {
         /// What is missing.
         why: String,
     },
+    /// What is damaged cannot be found again in anything that is there.
+    #[error("{} is beyond repair: {why}", dir.display())]
+    BeyondRepair {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        why: String,
+    },
     /// A newer Headwater wrote it: this one cannot judge it.
     #[error("data directory {} was written by a newer version: {detail}", dir.display())]
     FromTheFuture {

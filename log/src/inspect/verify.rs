@@ -340,6 +340,11 @@ impl Judge<'_> {
     }
 
     fn lose(&mut self, partition: &Partition, mut finding: Finding, first: i64, end: Option<i64>) {
+        if end.is_some_and(|end| partition.is_lost(first, end)) {
+            finding.severity = Severity::Notice;
+            finding.advice =
+                "nothing to do: a repair found it, and what is damaged is in quarantine";
+        }
         finding.lost = Some(Lost {
             topic: partition.topic().to_string(),
             partition: partition.id().get(),

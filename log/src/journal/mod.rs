@@ -93,6 +93,20 @@ fn fill(
     file.sync_data()
 }
 
+/// The id of the directory that a file of the ring was made for, if its head is whole.
+pub(crate) fn directory_id(disk: &dyn Disk, dir: &Path, number: u32) -> Option<[u8; 16]> {
+    let file = disk.open(&path(dir, number), OpenMode::Read).ok()?;
+    let mut head = [0; 36];
+    let n = read_full_at(&*file, &mut head, 0).ok()?;
+    let mut fields = Fields::new(&head[..n]);
+    if fields.array::<8>().as_ref() != Some(MAGIC) || fields.u32()? > VERSION {
+        return None;
+    }
+    fields.u32()?;
+    let id = fields.array()?;
+    (fields.u32()? == crc32c(&head[..32])).then_some(id)
+}
+
 /// What a file in the journal's folder turned out to be.
 #[derive(Debug)]
 pub(crate) enum Opened {

@@ -85,6 +85,7 @@ impl Partition {
         // Not beside the removal of segments from below.
         let _removal = self.removal.lock();
         let mut writer = self.writer.lock();
+        self.cut_lost(to);
         let in_files = {
             let mut state = self.state.lock();
             if self.condition() == Condition::Deleted {
@@ -129,6 +130,7 @@ impl Partition {
 
     /// Cuts what the catalog describes to where the journal's truncations leave it at most. Before any batch is applied.
     pub(crate) fn replay_truncation(&self, to: Offset) -> io::Result<()> {
+        self.cut_lost(to);
         let mut writer = self.writer.lock();
         {
             let mut state = self.state.lock();

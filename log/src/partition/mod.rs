@@ -17,6 +17,7 @@ pub(crate) mod epochs;
 mod hold;
 mod labels;
 mod lookup;
+mod lost;
 pub(crate) mod producers;
 mod read;
 pub(crate) mod replay;
@@ -75,6 +76,8 @@ pub struct Partition {
     aborts: AtomicBool,
     compacted: Compacted,
     holds: Mutex<Vec<(String, Arc<Hold>)>>,
+    /// Offsets whose records were lost to damage: first and end of each, rising.
+    lost: RwLock<Vec<(i64, i64)>>,
 }
 
 impl std::fmt::Debug for Partition {

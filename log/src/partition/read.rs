@@ -50,6 +50,7 @@ impl Partition {
             return Ok(ReadOutcome { batches, positions, next, aborted });
         }
         drop(state);
+        let end = self.before_lost(from, end)?;
         loop {
             let segments = self.segments.read().clone();
             let (batches, next) = self.read_segments(from, end, bytes_max)?;
@@ -122,13 +123,26 @@ impl Partition {
             // Below the limit there is always a batch, unless retention has just taken it, or it is lost.
             self.check(&self.state.lock(), from)?;
             let Some((segment, _)) = self.segment_of(from) else {
-                return Ok((batches, next));
+                return self.before_the_first(from);
             };
             let byte = segment.written();
             let damage = Damage { byte, reason: BatchError::Short, next_good: None };
             return Err(self.damaged(&segment, from, damage));
         }
         Ok((batches, next))
+    }
+
+    /// Offsets below the first segment: none is there yet, or the one that had them is gone.
+    fn before_the_first(&self, from: Offset) -> Result<(Vec<Bytes>, Offset), ReadError> {
+        let first = self.segments.read().first().cloned();
+        match first {
+            Some(first) if first.base() > from => {
+                let next_good = Some(first.base());
+                let damage = Damage { byte: 0, reason: BatchError::Short, next_good };
+                Err(self.damaged(&first, from, damage))
+            }
+            _ => Ok((Vec::new(), from)),
+        }
     }
 
     /// The segment that has `offset`, and the base of the one behind it, if there is one.
@@ -188,6 +202,9 @@ impl Partition {
             let state = self.state.lock();
             state.tail.front().map(|b| b.base).filter(|base| *base > first)
         });
+        // Nothing behind it at all: what comes next comes after everything there was.
+        let end = self.positions().high_watermark;
+        let next_good = next_good.or(Some(end)).filter(|next| *next > first);
         let file = path(&self.folder, segment.base(), "log").display().to_string();
         let (byte, reason) = (damage.byte, damage.reason);
         let error = ReadError::Damaged { file: file.clone(), byte, reason, first, next_good };

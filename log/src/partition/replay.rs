@@ -62,6 +62,10 @@ impl Partition {
         let newest = segments.last().map_or(Offset::ZERO, |s| s.base());
         let mut writer = Writer::resumed(planned, !segments.is_empty(), newest);
         writer.in_catalog = known;
+        // Lost at the very end: what comes next does not follow what its segment has.
+        if entry.lost.last().is_some_and(|(_, lost_to)| *lost_to == entry.end) {
+            writer.force_roll();
+        }
         writer.producers = entry.producers.clone();
         writer.folded = end;
         if start == end.get() && planned > 0 {
@@ -114,6 +118,7 @@ impl Partition {
             segments: RwLock::new(segments),
             aborts: AtomicBool::new(!entry.aborted.is_empty()),
             holds: Mutex::default(),
+            lost: RwLock::new(entry.lost),
         });
         partition.set_settings(&settings);
         partition.publish_replayed();
@@ -488,6 +493,7 @@ impl Partition {
             producers,
             leadership: self.leadership(),
             truncated_in: state.replica.truncated_in,
+            lost: self.lost_between(log_start, end),
             aborted: segments
                 .iter()
                 .filter(|s| s.written() > 0)

@@ -35,7 +35,7 @@ impl Sim {
 }
 
 /// A directory with several segments, closed in order.
-fn closed() -> Sim {
+pub(crate) fn closed() -> Sim {
     let mut sim = Sim::new(5);
     sim.open().expect("new");
     for (topic, durability) in [("sensors", Durability::Fsync), ("states", Durability::Memory)] {
@@ -49,7 +49,7 @@ fn closed() -> Sim {
     sim.on(sim.disk.after_kill())
 }
 
-fn files(disk: &FakeDisk, part: &str) -> Vec<String> {
+pub(crate) fn files(disk: &FakeDisk, part: &str) -> Vec<String> {
     disk.files().into_iter().filter(|path| path.contains(part)).collect()
 }
 

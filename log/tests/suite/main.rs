@@ -12,6 +12,7 @@ mod lookup;
 mod model;
 mod random;
 mod replica;
+mod repair;
 mod sim;
 mod verify;
 

@@ -66,7 +66,9 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
 /// What Kafka calls a batch that is not one.
 pub(super) fn batch_code(error: &BatchError) -> ErrorCode {
     match error {
-        BatchError::Short | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
+        BatchError::Short | BatchError::Crc { .. } | BatchError::Quarantined => {
+            ErrorCode::CorruptMessage
+        }
         BatchError::Magic(_)
         | BatchError::Field(_)
         | BatchError::Record(_)
