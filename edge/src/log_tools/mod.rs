@@ -6,6 +6,7 @@
 mod dump;
 mod printed;
 mod progress;
+mod repair;
 mod verify;
 
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub(crate) enum What {
     Verify(Directories),
     /// Print what is in a data directory that no process uses: records, batches, indexes, journal, catalog. Changes nothing.
     Dump(dump::Options),
+    /// Say how a damaged data directory that no process uses can be served again, and do it with --apply. Deletes nothing:
+    /// what is damaged goes into DIR/quarantine.
+    Repair(repair::Options),
 }
 
 /// Where to look.
@@ -42,5 +46,6 @@ pub(crate) fn run(what: &What) -> ExitCode {
     match what {
         What::Verify(options) => verify::run(options),
         What::Dump(options) => dump::run(options),
+        What::Repair(options) => repair::run(options),
     }
 }

@@ -130,7 +130,7 @@ fn prepare(
                 let why = "the superblock is damaged, and no catalog and no file of the journal tells the directory's id";
                 return Err(InspectError::BeyondRepair { dir: dir.to_owned(), why: why.into() });
             };
-            if matches!(survey.superblock, Err(_)) {
+            if survey.superblock.is_err() {
                 quarantine.put(&path, "the superblock is damaged")?;
             }
             quarantine.note(format!(

