@@ -11,8 +11,8 @@ mod inspect;
 mod lookup;
 mod model;
 mod random;
-mod replica;
 mod repair;
+mod replica;
 mod sim;
 mod verify;
 
