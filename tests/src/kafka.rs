@@ -95,6 +95,12 @@ impl Kafka {
         java
     }
 
+    /// The folder of its partitions' folders.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// `HOST:PORT` for clients.
     #[must_use]
     pub fn address(&self) -> String {

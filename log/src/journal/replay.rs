@@ -47,7 +47,8 @@ pub(crate) fn walk(slots: &[Slot], directory_id: &[u8; 16], from: Mark) -> io::R
     let reader = Reader { slots, directory_id, generation: from.generation };
     let mut here = slots.iter().position(|s| s.number == from.slot);
     loop {
-        let expected = chain.end.cycle + 1;
+        // No run gets there; a header may say so all the same.
+        let Some(expected) = chain.end.cycle.checked_add(1) else { return Ok(chain) };
         let links = |h: &Header| h.number == expected && h.previous_crc == chain.end.crc;
         // Behind the last cycle, or first in another file when it did not fit there.
         let mut place = None;
