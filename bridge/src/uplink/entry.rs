@@ -6,12 +6,21 @@ use super::mirror::{Mirror, Note, Now, Timing};
 use super::store::{Store, Written};
 use bytes::Bytes;
 use headwater_log::batch::BatchHeader;
-use headwater_log::{Hold, Offset, Partition, Position, ReadLimit, Settled};
+use headwater_log::{Hold, Offset, Partition, Position, ReadLimit, ReadOutcome, Settled};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The same reason of the same partition is logged again after this long.
 const LOG_AGAIN_MS: u64 = 600_000;
+
+/// A batch that was read ahead.
+#[derive(Debug)]
+struct Buffered {
+    header: BatchHeader,
+    bytes: Bytes,
+    /// The end of a transaction, or a part of an aborted one: not for the centre.
+    left_out: bool,
+}
 
 /// A partition and its mirror.
 #[derive(Debug)]
@@ -24,7 +33,7 @@ pub(crate) struct Entry {
     /// The node that leads the target partition.
     pub(crate) leader: Option<i32>,
     pub(crate) mirror: Mirror,
-    buffer: VecDeque<(BatchHeader, Bytes)>,
+    buffer: VecDeque<Buffered>,
     buffer_bytes: usize,
     /// A read of the disk is under way.
     pub(crate) reading: bool,
@@ -99,7 +108,7 @@ impl Entry {
 
     /// The batch read ahead that holds `offset`, if there is one. Batches below it are dropped.
     pub(crate) fn buffered(&mut self, offset: i64) -> Option<(BatchHeader, Bytes)> {
-        while let Some((header, bytes)) = self.buffer.front() {
+        while let Some(Buffered { header, bytes, .. }) = self.buffer.front() {
             if header.last_offset() >= offset {
                 return Some((*header, bytes.clone()));
             }
@@ -108,10 +117,16 @@ impl Entry {
         None
     }
 
+    /// Where what was read ahead goes on after what is not for the centre, if it begins with that (exclusive end).
+    pub(crate) fn left_out_to(&self) -> Option<i64> {
+        let left_out = self.buffer.iter().take_while(|batch| batch.left_out);
+        left_out.last().map(|batch| batch.header.last_offset() + 1)
+    }
+
     /// Takes the front of what was read ahead.
     pub(crate) fn pop(&mut self) {
-        if let Some((_, bytes)) = self.buffer.pop_front() {
-            self.buffer_bytes -= bytes.len();
+        if let Some(batch) = self.buffer.pop_front() {
+            self.buffer_bytes -= batch.bytes.len();
         }
     }
 
@@ -127,13 +142,14 @@ impl Entry {
     }
 
     /// Keeps batches that were read. An error names the one that is not a batch.
-    pub(crate) fn fill(&mut self, batches: Vec<Bytes>) -> Result<(), String> {
-        for bytes in batches {
+    pub(crate) fn fill(&mut self, read: ReadOutcome) -> Result<(), String> {
+        for bytes in read.batches {
             let header = BatchHeader::parse(&bytes).map_err(|e| {
                 format!("a batch of {} {}: {e}", self.source.topic(), self.source.id())
             })?;
             self.buffer_bytes += bytes.len();
-            self.buffer.push_back((header, bytes));
+            let left_out = header.is_control() || read.aborted.iter().any(|t| t.covers(&header));
+            self.buffer.push_back(Buffered { header, bytes, left_out });
         }
         Ok(())
     }
@@ -217,8 +233,8 @@ impl Entry {
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         let acked = self.mirror.acked();
         self.mirror.oldest_in_flight_ms().or_else(|| {
-            let front = self.buffer.front().filter(|(h, _)| h.base_offset <= acked.get());
-            front.map(|(header, _)| header.base_timestamp).or_else(|| {
+            let front = self.buffer.front().filter(|b| b.header.base_offset <= acked.get());
+            front.map(|batch| batch.header.base_timestamp).or_else(|| {
                 let near = self.source.is_in_memory(acked) && acked < self.end();
                 let near = near.then(|| first_timestamp_ms(&self.source, acked)).flatten();
                 near.or(self.first.1.filter(|_| self.first.0 == acked))

@@ -25,15 +25,14 @@ mod vocabulary;
 pub(crate) use vocabulary::{Answer, Evidence, Note, Now, Offer, Question, Timing, Want};
 
 use super::checkpoint::{Anchor, Cause, Checkpoint, Step, Target};
+use super::sequence::Sequence;
+use headwater_kafka::client::ProducerIdentity;
 use headwater_log::batch::BatchHeader;
 use headwater_log::{LeaderEpoch, Offset, Position};
 use std::collections::VecDeque;
 
 /// Batches of one producer that a broker remembers per partition (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 pub(crate) const WINDOW: usize = 5;
-
-/// RecordBatch attribute: control batch (a transaction marker).
-const CONTROL: i16 = 1 << 5;
 
 /// Strikes of [`Answer::Sequence`] without progress after which the producer id is replaced.
 const STRIKES_MAX: u8 = 2;
@@ -291,23 +290,12 @@ impl Mirror {
 
     /// The batch for [`Want::Batch`], of `size_bytes`.
     pub(crate) fn offer(&mut self, header: &BatchHeader, size_bytes: usize, now: Now) -> Offer {
-        let sending =
-            matches!(self.phase, Phase::Streaming { not_before } if not_before <= now.mono_ms);
-        self.old =
-            self.is_old(header.max_timestamp, now) || self.flight.iter().any(|flight| flight.old);
-        if !sending || self.flight.len() >= self.window() {
-            return Offer::Later;
-        }
         let end = header.last_offset() + 1;
-        let Some(checkpoint) = &self.checkpoint else { return Offer::Drop };
-        let floor = checkpoint.anchor.source.offset.get();
-        if let Some(expected) = self.probe_end {
-            if end != expected || header.base_offset < floor {
-                return self.differs(header, now);
-            }
-        } else if header.base_offset != self.next {
-            return self.jump(header, now);
-        } else if header.attributes & CONTROL != 0 {
+        let (producer, sequence) = match self.line_up(header, now) {
+            Ok(address) => address,
+            Err(answer) => return answer,
+        };
+        if header.is_control() {
             return self.skip_to(end, epoch_of(header), true);
         }
         if header.record_count != header.last_offset_delta + 1 {
@@ -318,8 +306,6 @@ impl Mirror {
             self.halt(reason, now);
             return Offer::Drop;
         }
-        let (producer, sequence) =
-            (checkpoint.producer, checkpoint.sequence_at(header.base_offset));
         self.probe_end = None;
         self.next = end;
         self.flight.push_back(Flight {
@@ -332,6 +318,41 @@ impl Mirror {
             answer: None,
         });
         Offer::Send { producer, sequence }
+    }
+
+    /// The batch for [`Want::Batch`], and all up to `to`, are nothing to mirror: ends of transactions, and what was aborted.
+    /// Passed over at once, in one recorded step.
+    pub(crate) fn leave_out(&mut self, header: &BatchHeader, to: i64, now: Now) -> Offer {
+        match self.line_up(header, now) {
+            Ok(_) => self.skip_to(to, epoch_of(header), true),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Whether this batch is what comes next, and how it would be sent.
+    fn line_up(
+        &mut self,
+        header: &BatchHeader,
+        now: Now,
+    ) -> Result<(ProducerIdentity, Sequence), Offer> {
+        let sending =
+            matches!(self.phase, Phase::Streaming { not_before } if not_before <= now.mono_ms);
+        self.old =
+            self.is_old(header.max_timestamp, now) || self.flight.iter().any(|flight| flight.old);
+        if !sending || self.flight.len() >= self.window() {
+            return Err(Offer::Later);
+        }
+        let end = header.last_offset() + 1;
+        let Some(checkpoint) = &self.checkpoint else { return Err(Offer::Drop) };
+        let floor = checkpoint.anchor.source.offset.get();
+        if let Some(expected) = self.probe_end {
+            if end != expected || header.base_offset < floor {
+                return Err(self.differs(header, now));
+            }
+        } else if header.base_offset != self.next {
+            return Err(self.jump(header, now));
+        }
+        Ok((checkpoint.producer, checkpoint.sequence_at(header.base_offset)))
     }
 
     fn is_old(&self, timestamp_ms: i64, now: Now) -> bool {

@@ -3,6 +3,7 @@
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
 use super::compacted::Compacted;
+use super::producers::Producers;
 use super::state::{State, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points, Role};
@@ -230,9 +231,7 @@ impl Partition {
             let size = file.size_bytes()?;
             // Of the life before, which may have had other records where this one goes on.
             if let Err(e) = remove_hints(&*self.shared.disk, &self.folder, active.base()) {
-                // The records are there: it is this start that fails, nothing is lost.
-                self.shared.go_offline(format!("removing old indexes of {self:?}: {e}"));
-                return Err(e);
+                return Err(self.fail_start("removing hints of", e));
             }
             let mut scan = Scan::new(&*file, active.written(), size);
             let mut adopted = false;
@@ -253,9 +252,7 @@ impl Partition {
                 // Written over themselves: a sync that failed before may have left them in the kernel's memory alone, held to
                 // be clean, where the next sync would not see them.
                 if let Err(e) = file.write_at(&[std::io::IoSlice::new(&bytes)], at.byte) {
-                    // The records are there: it is this start that fails, nothing is lost.
-                    self.shared.go_offline(format!("writing {self:?} again: {e}"));
-                    return Err(e);
+                    return Err(self.fail_start("writing", e));
                 }
                 let (base, last) = (state.end, Offset::new(at.header.last_offset()));
                 let bytes = Bytes::from(bytes);
@@ -266,7 +263,10 @@ impl Partition {
                 state.committed = state.end;
                 state.flushed = state.end;
                 drop(state);
-                self.fold_written(&mut writer, Some(&active), std::iter::once(&bytes))?;
+                if let Err(e) = self.fold_written(&mut writer, Some(&active), [&bytes].into_iter())
+                {
+                    return Err(self.fail_start("reading producers of", e));
+                }
                 writer.folded = last.unwrap_or(base).plus(1);
                 let note = (base, last.unwrap_or(base), at.header.max_timestamp, bytes.len());
                 active.note_written(&[note]);
@@ -282,6 +282,12 @@ impl Partition {
                 return Ok(end);
             }
         }
+    }
+
+    /// The records are there: it is this start that fails, nothing is lost.
+    fn fail_start(&self, what: &str, error: std::io::Error) -> std::io::Error {
+        self.shared.go_offline(format!("{what} {self:?}: {error}"));
+        error
     }
 
     /// Takes the segment file that begins at `end`, if there is one.
@@ -370,6 +376,13 @@ impl Partition {
         writer.force_roll();
     }
 
+    /// Knows of no producer any more: no record is left.
+    fn forget_producers(&self) {
+        let mut writer = self.writer.lock();
+        let mut state = self.state.lock();
+        (writer.producers, state.producers) = (Producers::default(), Producers::default());
+    }
+
     /// Removes segment files that no longer count: this start may have rolled elsewhere than the process before it.
     pub(crate) fn remove_strays(&self) -> std::io::Result<()> {
         let known: Vec<i64> = self.segments.read().iter().map(|s| s.base().get()).collect();
@@ -428,6 +441,8 @@ impl Partition {
         // A `memory` topic may have lost records that were deleted for good before: their offsets are not given out again.
         if let Some(start) = Offset::new(offset).filter(|start| *start > self.end_offset()) {
             self.skip_to(start);
+            // Nothing is left of any transaction, and its end may be among what was lost: it must not hold readers back.
+            self.forget_producers();
             self.publish_replayed();
         }
         self.points.log_start.fetch_max(offset, Ordering::AcqRel);

@@ -157,30 +157,38 @@ impl Partition {
         Some(state.verifications.begin(producer_id, epoch, sequence, bumps_epoch, now_ms))
     }
 
-    /// The aborted transactions that overlap with the offsets from `from` to below `to`, by first offset: what a reader of
-    /// committed data must leave out. [`Partition::read`] gives those of what it read. May read files.
+    /// The aborted transactions that overlap with the offsets from `from` to below `to`, by first offset, whose markers are
+    /// below the high watermark: what a reader of committed data must leave out. [`Partition::read`] gives those of what it read. May read files.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn aborted(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTransaction>, ReadError> {
         // The tail before the segments: what moves from one to the other meanwhile is met twice, not missed.
-        let mut found = self.aborted_in_tail(&self.state.lock(), from, to);
+        let (mut found, high_watermark) = {
+            let state = self.state.lock();
+            (self.aborted_in_tail(&state, from, to), self.high_watermark())
+        };
         if self.aborts.load(Ordering::Acquire) {
             self.collect_aborted(from, to, &mut found)?;
+            found.retain(|txn| txn.last < high_watermark);
             found.sort_unstable();
             found.dedup();
         }
         Ok(found)
     }
 
-    /// Those whose markers lie in the tail: all, for a reader whose offsets do.
+    /// Those whose markers lie in the tail and are seen: all, for a reader whose offsets do.
     pub(super) fn aborted_in_tail(
         &self,
         state: &State,
         from: Offset,
         to: Offset,
     ) -> Vec<AbortedTransaction> {
-        let overlap = |txn: &&AbortedTransaction| txn.last >= from && txn.first < to;
+        // What is not seen yet may be cut again.
+        let high_watermark = self.high_watermark();
+        let overlap = |txn: &&AbortedTransaction| {
+            txn.last >= from && txn.first < to && txn.last < high_watermark
+        };
         let mut found: Vec<_> = state.aborted.iter().filter(overlap).copied().collect();
         found.sort_unstable();
         found

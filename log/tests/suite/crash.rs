@@ -8,11 +8,12 @@ use headwater_log::metadata::{Durability, TopicSettings};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
-/// deletion of records and retention, producers that repeat themselves, replicas that follow, are cut back and lead.
+/// deletion of records and retention, producers that repeat themselves, transactions committed and aborted, replicas that
+/// follow, are cut back and lead.
 fn script() -> Vec<Step> {
     use Step::{
-        Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, LookUp, Produce,
-        Repeat, Spoil, Trim, Wait,
+        Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, InTransaction, LookUp,
+        Marker, Produce, ReadCommitted, Repeat, Spoil, Trim, Wait,
     };
     let fsync = settings(Durability::Fsync);
     let zstd = Compression { codec: Codec::Zstd, level: None };
@@ -37,6 +38,9 @@ fn script() -> Vec<Step> {
         append("again", 0, 5),
         Commit,
     ];
+    // Each transaction lies over two rounds and two partitions, its markers in one cycle or in two.
+    let begin = |partition| InTransaction { topic: "sensors", partition, producer: 0, records: 2 };
+    let end = |partition, commit| Marker { topic: "sensors", partition, producer: 0, commit };
     // Enough for several segments of 8 KiB and once around the ring of 3 x 32 KiB.
     for round in 0..20 {
         steps.extend([
@@ -48,6 +52,16 @@ fn script() -> Vec<Step> {
             Wait { ms: 400 },
             Housekeep,
         ]);
+        match round % 4 {
+            0 => steps.extend([begin(0), begin(1)]),
+            1 => steps.extend([
+                end(0, round % 8 == 1),
+                Commit,
+                end(1, round % 8 == 1),
+                ReadCommitted { topic: "sensors", partition: 0 },
+            ]),
+            _ => {}
+        }
         match round {
             2 => steps.extend([Delete { topic: "again" }, Commit]),
             4 => steps.extend([

@@ -27,6 +27,9 @@ fn label<'a>(_: &BatchHeader, record: &RecordView<'a>) -> Option<&'a [u8]> {
 
 pub(crate) const LABELLER: Labeller = Labeller { id: 1, label };
 
+/// Files that the log makes again when they are missing or wrong.
+const HINTS: [&str; 5] = [".index", ".timeindex", ".labels", ".txnindex", ".snapshot"];
+
 impl Sim {
     /// Looks things up in the log as it is now.
     pub(crate) fn look_up(&self, topic: &str, partition: usize) {
@@ -50,7 +53,7 @@ impl Sim {
             .files()
             .into_iter()
             .filter(|f| f.contains(&folder) && !f.contains(".deleted"))
-            .filter(|f| [".index", ".timeindex", ".labels"].iter().any(|e| f.ends_with(e)))
+            .filter(|f| HINTS.iter().any(|e| f.ends_with(e)))
             .collect();
         let Some(name) = hints.get(how as usize % hints.len().max(1)) else { return };
         let mut bytes = self.disk.contents(name).expect("listed");

@@ -14,6 +14,7 @@ mod random;
 mod repair;
 mod replica;
 mod sim;
+mod transactions;
 mod verify;
 
 /// All topics of the scripts.

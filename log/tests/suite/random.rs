@@ -5,6 +5,7 @@ use crate::TOPICS;
 use crate::crash::case;
 use crate::replica::Replica;
 use crate::sim::{End, Random, Sim, Step, settings};
+use crate::transactions::PRODUCERS;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{Fault, Outcome};
 use headwater_log::metadata::{Durability, TopicSettings};
@@ -164,8 +165,17 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
         11 | 12 => Step::Housekeep,
         13 if random.below(2) == 0 => Step::LookUp { topic, partition },
         13 => Step::Spoil { topic, partition, how: random.below(1_000) as u32 },
-        14..=19 => Step::Produce { topic, partition, records, bytes },
-        20..=29 => Step::Append { topic, partition, records, bytes },
+        14..=18 => Step::Produce { topic, partition, records, bytes },
+        19..=25 => Step::Append { topic, partition, records, bytes },
+        26..=28 => {
+            let producer = random.below(PRODUCERS as u64) as i64;
+            Step::InTransaction { topic, partition, producer, records }
+        }
+        29 | 30 => {
+            let producer = random.below(PRODUCERS as u64) as i64;
+            Step::Marker { topic, partition, producer, commit: random.below(2) == 0 }
+        }
+        31 => Step::ReadCommitted { topic, partition },
         _ => Step::Commit,
     }
 }

@@ -3,6 +3,7 @@
 use crate::lookup::timestamp_of;
 use crate::model::{Change, Entry, Model, PartitionModel, Sent, TopicModel};
 use crate::replica::{Replica, collect_truncation};
+use crate::transactions::marker_value;
 use bytes::BytesMut;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::batch::{self, BatchBuilder, Seal};
@@ -72,6 +73,25 @@ pub(crate) enum Step {
     },
     /// The last batch of that producer once more.
     Repeat {
+        topic: &'static str,
+        partition: usize,
+    },
+    /// Records within a transaction of one of the partition's producers.
+    InTransaction {
+        topic: &'static str,
+        partition: usize,
+        producer: i64,
+        records: usize,
+    },
+    /// The end of that producer's transaction.
+    Marker {
+        topic: &'static str,
+        partition: usize,
+        producer: i64,
+        commit: bool,
+    },
+    /// A reader of committed data reads all that it may.
+    ReadCommitted {
         topic: &'static str,
         partition: usize,
     },
@@ -250,6 +270,13 @@ impl Sim {
                 self.produce(topic, partition, records, bytes);
             }
             Step::Repeat { topic, partition } => self.repeat(topic, partition),
+            Step::InTransaction { topic, partition, producer, records } => {
+                self.in_transaction(topic, partition, producer, records);
+            }
+            Step::Marker { topic, partition, producer, commit } => {
+                self.mark(topic, partition, producer, commit);
+            }
+            Step::ReadCommitted { topic, partition } => self.read_committed(topic, partition),
             Step::Trim { topic, partition, eighths } => self.trim(topic, partition, eighths),
             Step::LookUp { topic, partition } => self.look_up(topic, partition),
             Step::Spoil { topic, partition, how } => self.spoil(topic, partition, how),
@@ -606,6 +633,7 @@ fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize
     });
     let p = partition.positions();
     assert!(p.log_start <= p.high_watermark && p.high_watermark <= p.log_end, "{name}: {p:?}");
+    assert!(p.log_start <= p.last_stable && p.last_stable <= p.high_watermark, "{name}: {p:?}");
     assert!(p.synced <= p.written && p.written <= p.log_end, "{name}: {p:?}");
     assert!(!durable || p.high_watermark <= p.synced, "{name}: {p:?}");
     assert!(p.high_watermark.get() >= model.shown_end, "{name}: {p:?} took back {model:?}");
@@ -674,7 +702,10 @@ pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, R
             for record in batch::records(bytes).expect("a served batch is whole") {
                 let record = record.expect("a served record is whole");
                 if record.offset >= start.get() {
-                    let value = record.value.expect("no tombstones here").to_vec();
+                    let value = match header.is_control() {
+                        true => marker_value(&header, bytes),
+                        false => record.value.expect("no tombstones here").to_vec(),
+                    };
                     found.push((
                         record.offset,
                         Entry { epoch: header.partition_leader_epoch, value },

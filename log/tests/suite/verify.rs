@@ -4,6 +4,7 @@ use crate::lookup::check_lookups;
 use crate::model::{Entry, PartitionModel, TopicModel};
 use crate::replica::{Replica, check_restarted};
 use crate::sim::{End, Sim, Step, client_batch, directory, read_all};
+use crate::transactions::check_committed;
 use headwater_log::metadata::Durability;
 use headwater_log::{LeaderEpoch, Offset, Partition, Role, Topic};
 
@@ -170,6 +171,7 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         check_lookups(partition, &found).expect("lookups of what can be read");
         model.restart(&found, start, end);
         model.shown_end = p.high_watermark.get();
+        check_committed(partition, model).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 

@@ -690,7 +690,7 @@ fn somebody_elses_write_is_a_recorded_step() {
 fn a_control_batch_and_a_deleted_range_are_recorded_steps() {
     let mut s = Streaming::new();
     s.store(10);
-    let marker = BatchHeader { attributes: CONTROL, ..header(20, 1, 100 * HOUR_MS) };
+    let marker = BatchHeader { attributes: 0x30, ..header(20, 1, 100 * HOUR_MS) };
     assert_eq!(s.mirror.offer(&marker, 70, s.now), Offer::Drop);
     let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
     assert_eq!((anchor.anchor.source.offset.get(), anchor.anchor.sequence.get()), (21, 10));
@@ -704,6 +704,24 @@ fn a_control_batch_and_a_deleted_range_are_recorded_steps() {
     let notes = s.mirror.take_notes();
     let control = Note::Skipped { from: 20, to: 21, control: true };
     assert_eq!(notes, [control, Note::Skipped { from: 31, to: 50, control: false }]);
+}
+
+#[test]
+fn what_was_aborted_is_passed_over_in_one_step_when_nothing_is_under_way() {
+    let mut s = Streaming::new();
+    s.store(10);
+    s.send(20);
+    let aborted = header(30, 10, 100 * HOUR_MS);
+    assert_eq!(s.mirror.leave_out(&aborted, 75, s.now), Offer::Later, "20..30 is under way");
+    s.answer(20, Answer::Stored(Some(510)));
+    assert_eq!(s.mirror.leave_out(&aborted, 75, s.now), Offer::Drop);
+    let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
+    assert_eq!((anchor.anchor.source.offset.get(), anchor.anchor.sequence.get()), (75, 20));
+    s.mirror.durable();
+    assert_eq!(s.send(75), 20, "no sequence is left out");
+    s.answer(75, Answer::Stored(Some(520)));
+    assert_eq!(s.mirror.take_notes(), [Note::Skipped { from: 30, to: 75, control: true }]);
+    assert!(s.mirror.stopped().is_none());
 }
 
 #[test]

@@ -117,7 +117,8 @@ pub(crate) enum Answer {
 pub(crate) enum Note {
     /// Somebody else writes to the target.
     Foreign { from: i64, delta: i64 },
-    /// Source offsets were passed over: a control batch, or records deleted before they were mirrored.
+    /// Source offsets were passed over: ends of transactions and what was aborted (`control`), or records deleted before they
+    /// were mirrored.
     Skipped { from: i64, to: i64, control: bool },
     /// The source lost records that had been mirrored; what it holds from there on is mirrored again.
     SourceLost { from: i64, records: i64 },

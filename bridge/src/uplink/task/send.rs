@@ -180,6 +180,12 @@ fn take_batch(
     if bytes.len() > room && used > 0 {
         return None;
     }
+    if let Some(to) = entry.left_out_to() {
+        if entry.mirror.leave_out(&header, to, now) == Offer::Drop {
+            entry.clear_buffer();
+        }
+        return None;
+    }
     match entry.mirror.offer(&header, bytes.len(), now) {
         Offer::Later => None,
         Offer::Drop => {
@@ -226,7 +232,7 @@ pub(super) fn on_read(entry: &mut Entry, result: Result<ReadOutcome, ReadError>,
     let failed = match result {
         Ok(read) => {
             entry.clear_buffer();
-            entry.fill(read.batches).err()
+            entry.fill(read).err()
         }
         Err(ReadError::OutOfRange { log_start, offset, .. }) if offset < log_start => {
             // Somebody deleted records that were not mirrored: DeleteRecords, never retention.
