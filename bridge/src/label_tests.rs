@@ -10,7 +10,7 @@ const TOPICS: usize = 25;
 
 fn name(i: usize) -> String {
     // Half of them are the record's key, half travel in a header.
-    if i % 2 == 0 { format!("keyed/{i}") } else { format!("line/{i}/pump") }
+    if i.is_multiple_of(2) { format!("keyed/{i}") } else { format!("line/{i}/pump") }
 }
 
 /// Offsets of the messages of a topic in `from..until`.

@@ -207,7 +207,9 @@ fn look(partition: &Partition, name: &[u8]) -> (u64, u64, u64) {
             partition.next_with_labels(from, &hash, ReadLimit::HighWatermark).expect("readable");
         let mut at = way.next;
         while at < way.until {
-            let read = partition.read(at, 1, ReadLimit::HighWatermark).expect("readable");
+            // What no index tells of, the segment that still grows, is read in large pieces; a block batch by batch.
+            let bytes_max = if way.until == end { READ_BYTES } else { 1 };
+            let read = partition.read(at, bytes_max, ReadLimit::HighWatermark).expect("readable");
             for batch in &read.batches {
                 batches += 1;
                 bytes += batch.len() as u64;

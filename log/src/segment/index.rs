@@ -46,7 +46,7 @@ impl Interval {
 }
 
 /// Both indexes of a segment that is still growing, or is being walked.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Growing {
     offsets: Vec<u8>,
     times: Vec<u8>,
@@ -55,12 +55,22 @@ pub(crate) struct Growing {
     newest: Option<(i64, u32)>,
     /// Log bytes that are indexed. Less than there are where batches were written while a reader had the index.
     pub(crate) covered: u64,
+    /// The last offset in them, less the base; -1 before the first.
+    pub(crate) last: i64,
+}
+
+impl Default for Growing {
+    fn default() -> Self {
+        let (offsets, times) = (Vec::new(), Vec::new());
+        Self { offsets, times, interval: Interval::default(), newest: None, covered: 0, last: -1 }
+    }
 }
 
 impl Growing {
     /// Notes the next batch: the last offset of it less the base, its largest timestamp, where it begins.
     pub(crate) fn note(&mut self, last: i64, max_timestamp: i64, at: u64, bytes: usize) {
         self.covered = at + bytes as u64;
+        self.last = last;
         let passes = self.interval.passes(bytes as u64);
         // A segment is rolled before either can be larger.
         let (Ok(last), Ok(at)) = (u32::try_from(last), u32::try_from(at)) else { return };

@@ -53,17 +53,19 @@ impl Indexes {
         Self { disk, loaded, rebuilt: AtomicU64::new(0) }
     }
 
-    /// Runs `look` on the indexes of a growing segment, which are made first if need be.
+    /// Runs `look` on the indexes of a growing segment, which are made first if need be: as far as the batch with `target`
+    /// (an offset less the base), so that a reader who follows a log that it has just opened does not wait for all of it.
     pub(crate) fn of_growing<T>(
         &self,
         segment: &Segment,
         file: &dyn DiskFile,
+        target: i64,
         look: impl FnOnce(Offsets<'_>, Times<'_>) -> T,
     ) -> io::Result<T> {
         let mut state = segment.growing.lock();
         let growing = state.get_or_insert_default();
         // What was written while another reader was at this, or before this process.
-        extend(growing, segment, file)?;
+        extend(growing, segment, file, target)?;
         let answer = look(growing.offsets(), growing.times());
         if segment.is_sealed() {
             // Since this reader looked: others get it from the files.
@@ -159,7 +161,7 @@ impl Indexes {
 
     fn rebuild(&self, segment: &Segment, file: &dyn DiskFile, folder: &Path) -> io::Result<Sealed> {
         let mut growing = Growing::default();
-        extend(&mut growing, segment, file)?;
+        extend(&mut growing, segment, file, i64::MAX)?;
         self.rebuilt.fetch_add(1, Ordering::Relaxed);
         Ok(self.store(segment, folder, growing))
     }
@@ -203,20 +205,29 @@ pub(crate) fn write_anew(disk: &dyn Disk, name: &Path, bytes: &[u8]) -> io::Resu
     disk.open(name, OpenMode::Truncate)?.write_at(&[IoSlice::new(bytes)], 0)
 }
 
-/// Indexes what the log has and the index does not, past what is damaged in it.
-fn extend(growing: &mut Growing, segment: &Segment, file: &dyn DiskFile) -> io::Result<()> {
+/// Indexes what the log has and the index does not, up to the batch with `target` (an offset less the base), past what is
+/// damaged in it.
+fn extend(
+    growing: &mut Growing,
+    segment: &Segment,
+    file: &dyn DiskFile,
+    target: i64,
+) -> io::Result<()> {
     let end = segment.written();
-    if growing.covered >= end {
+    if growing.covered >= end || growing.last >= target {
         return Ok(());
     }
     let base = segment.base().get();
     let mut scan = Scan::new(file, growing.covered, end);
-    let mut next = base;
+    let mut next = base + growing.last + 1;
     while let Some(step) = scan.next()? {
         match step {
             Ok(at) if at.header.base_offset >= next => {
                 next = at.header.last_offset() + 1;
                 growing.note_at(base, &at);
+                if growing.last >= target {
+                    return Ok(());
+                }
             }
             Ok(at) => {
                 scan.seek(at.byte);

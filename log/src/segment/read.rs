@@ -179,7 +179,7 @@ impl Reading<'_> {
     /// The first batch with offsets at or above `from` whose largest timestamp is at least `timestamp_ms`. What is damaged is
     /// passed over: a lookup by time asks for what there is.
     pub(crate) fn batch_by_time(&self, timestamp_ms: i64, from: Offset) -> io::Result<Option<At>> {
-        let by_time = self.begin(|offsets, times| match times.floor(timestamp_ms) {
+        let by_time = self.begin(i64::MAX, |offsets, times| match times.floor(timestamp_ms) {
             Some((timestamp, last)) => Entry::Time(timestamp, last, offsets.floor(i64::from(last))),
             None => Entry::Front,
         })?;
@@ -310,14 +310,19 @@ impl Reading<'_> {
 
     fn begin_by_offset(&self, offset: Offset) -> io::Result<u64> {
         let relative = offset.get() - self.segment.base().get();
-        self.begin(|offsets, _| offsets.floor(relative).into())
+        self.begin(relative, |offsets, _| offsets.floor(relative).into())
     }
 
     /// The byte of the batch that an entry names, once that batch has been found to be what the entry says.
-    fn begin(&self, find: impl Fn(Offsets<'_>, Times<'_>) -> Entry) -> io::Result<u64> {
+    /// The index need not reach beyond `target`, an offset less the base.
+    fn begin(
+        &self,
+        target: i64,
+        find: impl Fn(Offsets<'_>, Times<'_>) -> Entry,
+    ) -> io::Result<u64> {
         let Self { segment, file, indexes, folder, .. } = *self;
         if !segment.is_sealed() {
-            let entry = indexes.of_growing(segment, file, &find)?;
+            let entry = indexes.of_growing(segment, file, target, &find)?;
             return Ok(self.follow(&entry)?.unwrap_or(0));
         }
         let sealed = indexes.of_sealed(segment, file, folder)?;

@@ -6,7 +6,11 @@ use crate::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
 use crate::disk::{DiskFile, read_full_at};
 use std::io;
 
+/// A walk reads in pieces of this size, once it has gone some way.
 const PIECE_BYTES: usize = 128 << 10;
+/// Its first piece: who looks a batch up finds it in the first few kilobytes behind an index entry, and on a cold disk the
+/// rest of a large piece would be most of the cost.
+const FIRST_PIECE_BYTES: usize = 4 << 10;
 
 /// A batch header and the byte where it begins.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +33,14 @@ pub(crate) struct Scan<'a> {
     end: u64,
     piece: Vec<u8>,
     piece_at: u64,
+    /// Size of the next piece.
+    next_bytes: usize,
 }
 
 impl<'a> Scan<'a> {
     /// From byte `at`, which must be where a batch begins, to byte `end`.
     pub(crate) fn new(file: &'a dyn DiskFile, at: u64, end: u64) -> Self {
-        Self { file, at, end, piece: Vec::new(), piece_at: 0 }
+        Self { file, at, end, piece: Vec::new(), piece_at: 0, next_bytes: FIRST_PIECE_BYTES }
     }
 
     /// Where the next header is looked for.
@@ -118,7 +124,8 @@ impl<'a> Scan<'a> {
             && self.at + n as u64 <= self.piece_at + self.piece.len() as u64;
         if !inside {
             // Large batches are hopped over, small ones read together.
-            let want = (self.end - self.at).min(PIECE_BYTES as u64) as usize;
+            let want = (self.end - self.at).min(self.next_bytes as u64) as usize;
+            self.next_bytes = (self.next_bytes * 2).min(PIECE_BYTES);
             self.piece.resize(want, 0);
             self.piece_at = self.at;
             let read = read_full_at(self.file, &mut self.piece, self.at)?;
