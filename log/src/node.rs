@@ -278,14 +278,15 @@ impl Node {
         let Some(wanted) = metadata.state.topic(name.as_str()) else { return };
         let mut topics = self.topics.write();
         let mut partitions = topics.get(name).map(|t| t.partitions().to_vec()).unwrap_or_default();
+        let settings = Arc::new(wanted.settings.clone());
         for partition in &partitions {
-            partition.set_settings(&wanted.settings);
+            partition.set_settings(&settings);
         }
         for (number, placed) in wanted.partitions.iter().enumerate().skip(partitions.len()) {
             let shared = directory(&self.directories, placed.directory);
             let handle = placed.handle.get();
             let identity = identity(&shared.path, wanted, number, handle, metadata.sequence);
-            let settings = wanted.settings.clone();
+            let settings = Arc::clone(&settings);
             let epoch = metadata.state.epoch();
             partitions.push(Partition::new(identity, settings, None, epoch, shared));
         }

@@ -57,7 +57,7 @@ pub(super) struct Pass<'a> {
     pub(super) segments: Vec<Arc<Segment>>,
     pub(super) facts: Vec<SegmentFacts>,
     pub(super) plan: Plan,
-    pub(super) settings: TopicSettings,
+    pub(super) settings: Arc<TopicSettings>,
     pub(super) options: CompactionOptions,
     pub(super) now: Now,
     pub(super) producers: HashMap<i64, LastOfProducer>,

@@ -8,8 +8,12 @@ use super::{Condition, Loss, Partition, PlanError};
 use crate::disk::OpenMode;
 use crate::{LeaderEpoch, Offset};
 use parking_lot::MutexGuard;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Room that is made ahead for the batches that a partition gives to a cycle.
+const BATCHES_EXPECTED_MAX: usize = 64;
 
 /// How long a full partition refuses before room is looked for again.
 const PROBE_INTERVAL_NS: u64 = 1_000_000_000;
@@ -60,7 +64,7 @@ impl Partition {
     ) -> Result<Option<Taken>, PlanError> {
         let mut writer = self.writer.lock();
         let compression = self.settings.read().compression;
-        let mut batches = Vec::new();
+        let mut batches;
         let (mut bytes, mut more) = (0, false);
         {
             let mut state = self.state.lock();
@@ -77,6 +81,7 @@ impl Partition {
             }
             self.offer_sealed(&mut state, compression);
             let from = state.position(state.committed);
+            batches = Vec::with_capacity((state.tail.len() - from).min(BATCHES_EXPECTED_MAX));
             for batch in state.tail.iter().skip(from) {
                 // It comes back with the partition queued again.
                 if batch.stage == Stage::Compressing {
@@ -230,6 +235,10 @@ impl Partition {
         }
         // Readers of the tail need no list but this one, and only what concerns the tail.
         let from = state.tail.front().map_or(through, |b| b.base);
+        if state.tail.is_empty() {
+            // Most partitions of a large node are idle most of the time.
+            state.tail = VecDeque::new();
+        }
         state.aborted.retain(|txn| txn.last >= from);
         self.shared.tail_bytes.fetch_sub(bytes, Ordering::Relaxed);
         bytes

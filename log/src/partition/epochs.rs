@@ -27,6 +27,8 @@ impl Epochs {
             if self.entries.len() >= ENTRIES_MAX {
                 self.entries.remove(0);
             }
+            // Most partitions have one, for ever: a list begins with room for four by itself.
+            self.entries.reserve_exact(usize::from(self.entries.is_empty()));
             self.entries.push((epoch, base));
         }
     }

@@ -60,7 +60,8 @@ pub struct Partition {
     /// The metadata record that made it, 0 for one that a start found.
     created: u64,
     shared: Arc<Shared>,
-    settings: RwLock<TopicSettings>,
+    /// The topic's: one for all its partitions.
+    settings: RwLock<Arc<TopicSettings>>,
     /// The durability in force, which follows the settings only over a checkpoint.
     memory: AtomicBool,
     batch_bytes_max: AtomicUsize,
@@ -539,8 +540,8 @@ impl Partition {
         self.memory.load(Ordering::Acquire)
     }
 
-    pub(crate) fn settings(&self) -> TopicSettings {
-        self.settings.read().clone()
+    pub(crate) fn settings(&self) -> Arc<TopicSettings> {
+        Arc::clone(&self.settings.read())
     }
 
     fn epoch(&self) -> LeaderEpoch {
@@ -566,12 +567,12 @@ impl Partition {
     }
 
     /// Takes over changed settings; a changed durability waits for the committer.
-    pub(crate) fn set_settings(&self, settings: &TopicSettings) {
+    pub(crate) fn set_settings(&self, settings: &Arc<TopicSettings>) {
         self.batch_bytes_max.store(
             (settings.batch_bytes_max as usize).min(self.shared.journal_batch_bytes_max),
             Ordering::Relaxed,
         );
-        *self.settings.write() = settings.clone();
+        *self.settings.write() = Arc::clone(settings);
     }
 
     /// Whether the settings ask for another durability than the one in force.

@@ -47,7 +47,7 @@ impl Partition {
     /// A partition as the catalog knew it; an entry with nothing in it for a new one.
     pub(crate) fn new(
         identity: Identity,
-        settings: TopicSettings,
+        settings: Arc<TopicSettings>,
         entry: Option<PartitionEntry>,
         epoch: LeaderEpoch,
         shared: &Arc<Shared>,
@@ -101,7 +101,7 @@ impl Partition {
             folder: identity.folder,
             created: identity.created,
             shared: Arc::clone(shared),
-            settings: RwLock::new(settings.clone()),
+            settings: RwLock::new(Arc::clone(&settings)),
             memory: AtomicBool::new(memory),
             batch_bytes_max: AtomicUsize::new(0),
             condition: AtomicU8::new(condition as u8),

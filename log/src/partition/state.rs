@@ -129,6 +129,7 @@ impl State {
         };
         let Some(bytes) = self.open.seal(seal) else { return };
         self.sealed_bytes += bytes.len();
+        self.reserve_tail();
         self.tail.push_back(TailBatch {
             base: self.open_base,
             last: self.open_base.plus(records - 1),
@@ -153,6 +154,7 @@ impl State {
         if node_sequence.is_some() {
             self.node_sequence = sequence_plus(header.last_sequence(), 1);
         }
+        self.reserve_tail();
         self.tail.push_back(TailBatch {
             base,
             last: base.plus(records),
@@ -163,6 +165,13 @@ impl State {
             stage: Stage::Ready,
         });
         self.end = base.plus(records).plus(1);
+    }
+
+    /// The first batch of an idle partition takes the room of one, not of the four that a list begins with by itself.
+    fn reserve_tail(&mut self) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve_exact(1);
+        }
     }
 
     /// Index of the first batch in the tail that ends beyond `offset`.

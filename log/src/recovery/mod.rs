@@ -299,6 +299,7 @@ impl Opening {
         let mut topics = Topics::new();
         for wanted in state.topics() {
             let mut all = Vec::with_capacity(wanted.partitions.len());
+            let settings = Arc::new(wanted.settings.clone());
             for (number, placed) in wanted.partitions.iter().enumerate() {
                 all.push(match partitions.get(&placed.handle.get()) {
                     Some(partition) => Arc::clone(partition),
@@ -306,7 +307,7 @@ impl Opening {
                         let shared = directory(directories, placed.directory);
                         let handle = placed.handle.get();
                         let identity = identity(&shared.path, wanted, number, handle, 0);
-                        let settings = wanted.settings.clone();
+                        let settings = Arc::clone(&settings);
                         let missing =
                             Partition::new(identity, settings, None, state.epoch(), shared);
                         missing.set_missing();

@@ -158,6 +158,7 @@ impl Start {
         let mut entries: HashMap<u64, PartitionEntry> =
             self.read.catalog.partitions.drain(..).map(|e| (e.handle, e)).collect();
         for topic in metadata.topics() {
+            let settings = Arc::new(topic.settings.clone());
             for (number, placed) in topic.partitions.iter().enumerate() {
                 if placed.directory != self.shared.number {
                     continue;
@@ -165,7 +166,7 @@ impl Start {
                 let handle = placed.handle.get();
                 let partition = Partition::new(
                     identity(&self.read.dir, topic, number, handle, 0),
-                    topic.settings.clone(),
+                    Arc::clone(&settings),
                     entries.remove(&handle),
                     LeaderEpoch::default(),
                     &self.shared,
