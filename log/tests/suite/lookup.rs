@@ -1,7 +1,6 @@
 //! Lookups by time and by label on the simulated log: equal to a plain scan, whatever became of the indexes.
 
-use crate::model::Entry;
-use crate::sim::{Sim, try_read_all};
+use crate::sim::Sim;
 use headwater_log::batch::{self, BatchHeader, RecordView};
 use headwater_log::{LabelHash, Labeller, Offset, Partition, ReadError, ReadLimit};
 use std::ops::Range;
@@ -37,8 +36,7 @@ impl Sim {
         if partition.missing().is_some() {
             return;
         }
-        let found = try_read_all(&partition);
-        match found.and_then(|found| check_lookups(&partition, &found)) {
+        match check_lookups(&partition) {
             // What is not loaded may have to be read from a disk that is gone.
             Err(_) if self.disk.is_stopped() || self.disk.has_failed() => {}
             other => other.expect("lookups of what can be read"),
@@ -72,17 +70,40 @@ impl Sim {
     }
 }
 
-/// Compares lookups with what a scan found.
-pub(crate) fn check_lookups(
-    partition: &Partition,
-    found: &[(i64, Entry)],
-) -> Result<(), ReadError> {
+/// A record as a scan finds it.
+struct Scanned {
+    offset: i64,
+    timestamp_ms: i64,
+    value: Vec<u8>,
+}
+
+fn scan(partition: &Partition) -> Result<Vec<Scanned>, ReadError> {
+    let start = partition.positions().log_start;
+    let (mut from, mut found) = (start, vec![]);
+    loop {
+        let read = partition.read(from, 3_000, ReadLimit::HighWatermark)?;
+        if read.batches.is_empty() && read.next == from {
+            return Ok(found);
+        }
+        for bytes in &read.batches {
+            for record in batch::records(bytes).expect("readable") {
+                let record = record.expect("whole");
+                let (offset, timestamp_ms) = (record.offset, record.timestamp_ms);
+                if offset >= start.get() {
+                    let value = record.value.map(Vec::from).unwrap_or_default();
+                    found.push(Scanned { offset, timestamp_ms, value });
+                }
+            }
+        }
+        from = read.next;
+    }
+}
+
+/// Compares lookups with a scan.
+pub(crate) fn check_lookups(partition: &Partition) -> Result<(), ReadError> {
     let name = format!("{}-{}", partition.topic(), partition.id());
-    // A replica's high watermark is apart from its end, and what is above it is not told of.
-    let shown = partition.positions().high_watermark.get();
-    let found = &found[..found.partition_point(|(offset, _)| *offset < shown)];
-    let records: Vec<(i64, i64)> =
-        found.iter().map(|(o, e)| (*o, timestamp_of(&e.value))).collect();
+    let found = scan(partition)?;
+    let records: Vec<(i64, i64)> = found.iter().map(|r| (r.offset, r.timestamp_ms)).collect();
     let Some(newest) = records.iter().map(|(_, t)| *t).max() else {
         assert_eq!(partition.offset_of_max_timestamp()?, None, "{name} is empty");
         return Ok(());
@@ -101,8 +122,8 @@ pub(crate) fn check_lookups(
     for label in [b"1", b"8"] {
         let expected: Vec<i64> = found
             .iter()
-            .filter(|(_, e)| label_of(&e.value) == Some(&label[..]))
-            .map(|(offset, _)| *offset)
+            .filter(|r| label_of(&r.value) == Some(&label[..]))
+            .map(|r| r.offset)
             .collect();
         let span = positions.log_start..positions.high_watermark;
         assert_eq!(by_label(partition, label, span)?, expected, "{name}: label {label:?}");

@@ -168,7 +168,7 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         let (start, end) = (p.log_start.get(), p.log_end.get());
         let found = check_records(partition, model, start, end);
         check_epochs(partition, &found);
-        check_lookups(partition, &found).expect("lookups of what can be read");
+        check_lookups(partition).expect("lookups of what can be read");
         model.restart(&found, start, end);
         model.shown_end = p.high_watermark.get();
         check_committed(partition, model).unwrap_or_else(|e| panic!("{name}: {e}"));
