@@ -78,16 +78,39 @@ struct Link {
     running: Option<JoinHandle<()>>,
 }
 
+impl Link {
+    /// One that cannot begin: its holds keep retention back, its status says why.
+    fn waiting(config: &Uplink, log: &Log, why: &str) -> Self {
+        let hold = hold_name(&config.name);
+        let topics = log.topics();
+        for topic in topics.iter().filter(|t| config.target_of(t.name().as_str()).is_some()) {
+            for partition in topic.partitions() {
+                let _held = partition.hold(&hold);
+            }
+        }
+        let why = format!("its checkpoints are in a data directory that is not in use: {why}");
+        tracing::error!(uplink = config.name, "mirrors nothing: {why}");
+        let shared = Arc::new(status::Shared::default());
+        shared.state.lock().unreachable = Some(why);
+        Self { name: config.name.clone(), shared, task: None, running: None }
+    }
+}
+
 impl Uplinks {
     /// Reads the checkpoints and registers the holds of every partition that an uplink mirrors: call it before
     /// [`Log::start`], or retention could pass an uplink. Blocks; connects to nothing.
+    ///
+    /// When the data directory that holds the checkpoints is not in use, the uplinks send nothing until a start with it,
+    /// and hold everything back that they mirror: the rest of the node goes on.
     ///
     /// # Errors
     /// [`StoreError`] when the checkpoints cannot be used: sending without them would send things twice.
     pub fn open(uplinks: &[Uplink], log: &Log) -> Result<Self, StoreError> {
         let (stop, _) = watch::channel(None);
         let mut links = Vec::with_capacity(uplinks.len());
-        if !uplinks.is_empty() {
+        if let Some(why) = store::missing(log) {
+            links.extend(uplinks.iter().map(|config| Link::waiting(config, log, &why)));
+        } else if !uplinks.is_empty() {
             let store = Arc::new(Mutex::new(store::Store::open(log)?));
             for config in uplinks {
                 let shared = Arc::new(status::Shared::default());

@@ -60,6 +60,11 @@ pub enum StoreError {
     NotNoted(String),
 }
 
+/// Why the checkpoints cannot be read now, though they are not lost: a data directory that holds some is not in use.
+pub(crate) fn missing(log: &Log) -> Option<String> {
+    log.topic(TOPIC)?.partitions().iter().find_map(|partition| partition.missing())
+}
+
 /// A record on its way to the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Written {

@@ -1,6 +1,7 @@
 //! The engine as a whole, stepped on one thread, over the machine's own disk and over the fake one.
 
 mod compression;
+mod directories;
 mod faults;
 mod life;
 mod lookup;
