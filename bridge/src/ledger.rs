@@ -15,7 +15,7 @@
 //! | `cause` | why, as in the metrics | always |
 //! | `mqtt_topic` | MQTT topic of messages that were not stored | for those |
 //! | `topic`, `partition` | the log's, of stored messages that somebody will not see, or nobody because they are gone | for those |
-//! | `subscriber` | client identifier of who will not see them | for those |
+//! | `subscriber` | client identifier of who will not see them; `uplink/NAME` for an uplink | for those |
 //! | `from`, `to` | offsets, the end exclusive; the smallest range that holds all | for stored ones |
 //! | `count` | messages | always |
 //! | `first_ms`, `last_ms` | when, milliseconds since the Unix epoch | always |
@@ -24,7 +24,7 @@ use crate::partitioner;
 use crate::topics::LEDGER_TOPIC;
 use hashbrown::HashMap;
 use headwater_log::record::{Headers, RecordParts};
-use headwater_log::{AppendError, Log};
+use headwater_log::{AppendError, Log, Offset, Partition};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ use std::collections::BTreeMap;
 pub(crate) const ENTRIES_MAX: usize = 4_096;
 /// Bytes of names in them, at most.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
+/// Records that cannot be read any more (as the MQTT front names it).
+const CAUSE_DAMAGED: &str = "damaged";
 /// The version of a ledger record's value.
 const VERSION: u32 = 1;
 
@@ -208,6 +210,18 @@ impl Ledger {
             }
         }
         appended
+    }
+}
+
+/// Lists stored records that a reader will not see because they are damaged. At once: such a reader is no client that waits.
+pub(crate) fn damaged(log: &Log, source: &Partition, reader: &str, first: Offset, end: Offset) {
+    let (topic, partition) = (source.topic().as_str().into(), source.id().get());
+    let what = Dropped::Delivery { topic, partition, subscriber: reader.into() };
+    let (from, to) = (first.get().unsigned_abs(), end.get().unsigned_abs());
+    let now_ms = log.clock().wall_ms();
+    let sum = Sum { count: to - from, range: Some((from, to)), first_ms: now_ms, last_ms: now_ms };
+    if let Err(error) = append(log, CAUSE_DAMAGED, &what, &sum, now_ms) {
+        tracing::error!(%error, reader, from, to, "damaged records could not be listed in the ledger");
     }
 }
 

@@ -112,6 +112,10 @@ impl Wait {
             Until::Mirrored(hold) => {
                 match settled(partition.settled(AckPoint::Synced, self.position)) {
                     Settled::Passed if hold.reached() <= self.position.offset => Settled::Waiting,
+                    // Lost to damage, or deleted, before the centre had it.
+                    Settled::Passed if hold.has_passed_over(self.position.offset) => {
+                        Settled::Failed(Refusal::Offline)
+                    }
                     other => other,
                 }
             }

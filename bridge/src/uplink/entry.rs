@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) reading: bool,
     /// A read failed: not again before this moment.
     pub(crate) read_after_ms: u64,
+    /// Damage that the last read met: offsets that cannot be read, first and end.
+    pub(crate) damage: Option<(Offset, Offset)>,
     /// A new anchor on its way to the disk.
     anchoring: Option<(Written, Offset)>,
     /// Progress on its way to the disk.
@@ -86,6 +88,7 @@ impl Entry {
             buffer_bytes: 0,
             reading: false,
             read_after_ms: 0,
+            damage: None,
             anchoring: None,
             progress: None,
             gone: false,
@@ -270,7 +273,7 @@ impl Entry {
                     partition,
                     from,
                     to,
-                    "records were deleted here before they were mirrored: {from}..{to} will not be in the centre"
+                    "records were deleted or damaged here before they were mirrored: {from}..{to} will not be in the centre"
                 ),
                 Note::Skipped { .. } => {}
                 Note::SourceLost { from, records } => tracing::error!(

@@ -385,9 +385,14 @@ impl Mirror {
         Offer::Drop
     }
 
+    /// Whether [`Mirror::skip_to`] would be carried out now.
+    pub(crate) fn can_skip(&self) -> bool {
+        self.flight.is_empty() && matches!(self.phase, Phase::Streaming { .. })
+    }
+
     /// The source has nothing (to mirror) between where the mirror stands and `to`.
     pub(crate) fn skip_to(&mut self, to: i64, epoch: LeaderEpoch, control: bool) -> Offer {
-        if !self.flight.is_empty() || !matches!(self.phase, Phase::Streaming { .. }) {
+        if !self.can_skip() {
             return Offer::Later;
         }
         if let (Some(end), Some(checkpoint)) = (self.probe_end.take(), &mut self.checkpoint) {

@@ -14,6 +14,7 @@ use super::entry::Entry;
 use super::mirror::{Now, Timing, Want};
 use super::status::{Row, Shared};
 use super::store::Store;
+use crate::ledger;
 use headwater_config::Uplink;
 use headwater_kafka::client::{
     Client, ClientError, ClientOptions, Connection, ProduceOutcome, ProducerIdentity,
@@ -399,7 +400,10 @@ impl Task {
             Event::Read(index, result) => {
                 let entry = &mut self.entries[index];
                 entry.reading = false;
-                send::on_read(entry, result, now);
+                if let Some((first, end)) = send::on_read(entry, result, now) {
+                    let reader = super::hold_name(&entry.key.uplink);
+                    ledger::damaged(&self.log, &entry.source, &reader, first, end);
+                }
             }
         }
     }

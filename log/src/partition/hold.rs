@@ -4,6 +4,8 @@
 
 use crate::Offset;
 use crate::shared::Shared;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -14,14 +16,20 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub struct Hold {
     reached: AtomicI64,
     checkpointed: AtomicI64,
+    /// Offsets that the reader will never have, first and end; the newest ones.
+    passed_over: Mutex<VecDeque<(i64, i64)>>,
     shared: Arc<Shared>,
 }
+
+/// Ranges remembered: whoever waits for a record in an older one has long gone.
+const PASSED_OVER_MAX: usize = 64;
 
 impl Hold {
     pub(super) fn new(start: Offset, shared: &Arc<Shared>) -> Self {
         Self {
             reached: AtomicI64::new(start.get()),
             checkpointed: AtomicI64::new(start.get()),
+            passed_over: Mutex::default(),
             shared: Arc::clone(shared),
         }
     }
@@ -37,6 +45,23 @@ impl Hold {
         if self.reached.fetch_max(end.get(), Ordering::AcqRel) < end.get() {
             self.shared.notify();
         }
+    }
+
+    /// Notes that the reader goes on behind `end` without the records from `first` on, which cannot be read or were deleted:
+    /// nobody may be told that it has them. Call before [`Hold::advance`] passes them.
+    pub fn pass_over(&self, first: Offset, end: Offset) {
+        let mut ranges = self.passed_over.lock();
+        if ranges.len() >= PASSED_OVER_MAX {
+            ranges.pop_front();
+        }
+        ranges.push_back((first.get(), end.get()));
+    }
+
+    /// Whether the reader went on without this record.
+    #[must_use]
+    pub fn has_passed_over(&self, offset: Offset) -> bool {
+        let ranges = self.passed_over.lock();
+        ranges.iter().any(|(first, end)| (*first..*end).contains(&offset.get()))
     }
 
     /// What the reader's durable checkpoint says (exclusive end).

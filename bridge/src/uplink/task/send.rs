@@ -217,6 +217,7 @@ pub(super) fn read(
     }
     let source = entry.source.clone();
     if source.is_in_memory(from) {
+        // Nothing in memory is damaged.
         on_read(entry, source.read(from, READ_BYTES, ReadLimit::SyncedAndStable), now);
         return;
     }
@@ -228,7 +229,14 @@ pub(super) fn read(
     });
 }
 
-pub(super) fn on_read(entry: &mut Entry, result: Result<ReadOutcome, ReadError>, now: Now) {
+/// Takes what a read found. Answers which records are given up, if any: they are damaged, and stay so.
+pub(super) fn on_read(
+    entry: &mut Entry,
+    result: Result<ReadOutcome, ReadError>,
+    now: Now,
+) -> Option<(Offset, Offset)> {
+    let damage = entry.damage.take();
+    let mut given_up = None;
     let failed = match result {
         Ok(read) => {
             entry.clear_buffer();
@@ -237,11 +245,26 @@ pub(super) fn on_read(entry: &mut Entry, result: Result<ReadOutcome, ReadError>,
         Err(ReadError::OutOfRange { log_start, offset, .. }) if offset < log_start => {
             // Somebody deleted records that were not mirrored: DeleteRecords, never retention.
             let epoch = entry.source.epoch_of(log_start).unwrap_or_default();
+            entry.hold.pass_over(offset, log_start);
             entry.mirror.skip_to(log_start.get(), epoch, false);
             None
         }
         Err(ReadError::Deleted) => None,
-        Err(error) => Some(error.to_string()),
+        Err(error) => {
+            if let ReadError::Damaged { first, next_good: Some(next), .. } = error {
+                // The second look found the same: it is on the disk, not in a cable. One batch must not stop a partition for
+                // good; what is lost is said, listed in the ledger, and a step in the checkpoint.
+                if damage == Some((first, next)) && entry.mirror.can_skip() {
+                    entry.hold.pass_over(first, next);
+                    let epoch = entry.source.epoch_of(next).unwrap_or_default();
+                    entry.mirror.skip_to(next.get(), epoch, false);
+                    given_up = Some((first, next));
+                } else {
+                    entry.damage = Some((first, next));
+                }
+            }
+            given_up.is_none().then(|| error.to_string())
+        }
     };
     match failed {
         None => entry.trouble = None,
@@ -250,6 +273,7 @@ pub(super) fn on_read(entry: &mut Entry, result: Result<ReadOutcome, ReadError>,
             entry.read_after_ms = now.mono_ms + READ_AGAIN_MS;
         }
     }
+    given_up
 }
 
 fn answer_of(outcome: &ProduceOutcome, entry: &mut Entry) -> Answer {
