@@ -121,7 +121,7 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
 }
 
 fn log(page: &mut Page, stats: &LogStats) {
-    let counters: [(&str, &str, u64); 9] = [
+    let counters: [(&str, &str, u64); 10] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
         (
@@ -155,11 +155,16 @@ fn log(page: &mut Page, stats: &LogStats) {
             "Segments whose indexes were missing or wrong, and made again.",
             stats.indexes_rebuilt,
         ),
+        (
+            "headwater_log_producers_expired_total",
+            "Idempotent producers forgotten after a long silence.",
+            stats.producers_expired,
+        ),
     ];
     for (name, help, value) in counters {
         page.single(name, Kind::Counter, help, value as f64);
     }
-    let gauges: [(&str, &str, f64); 10] = [
+    let gauges: [(&str, &str, f64); 13] = [
         (
             "headwater_log_journal_used_bytes",
             "Bytes of the ring that no checkpoint has released.",
@@ -182,6 +187,21 @@ fn log(page: &mut Page, stats: &LogStats) {
             stats.sync_ns_max as f64 / 1e9,
         ),
         ("headwater_log_open_files", "Segment files kept open.", stats.open_files as f64),
+        (
+            "headwater_log_producers",
+            "Idempotent producers remembered, one per partition that they wrote to.",
+            stats.producers as f64,
+        ),
+        (
+            "headwater_log_open_transactions",
+            "Open transactions, one per partition that they wrote to.",
+            stats.open_transactions as f64,
+        ),
+        (
+            "headwater_log_open_transaction_seconds_max",
+            "Time since the open transaction that waits longest was last written to.",
+            stats.oldest_transaction_ms as f64 / 1e3,
+        ),
         (
             "headwater_log_offline",
             "1 when every data directory is offline.",
