@@ -7,6 +7,7 @@ mod life;
 mod lookup;
 mod replica;
 mod space;
+mod transactions;
 
 use crate::clock::{Clock, SystemClock};
 use crate::disk::SystemDisk;
