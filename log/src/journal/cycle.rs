@@ -3,7 +3,7 @@
 //! | byte | field |
 //! |---|---|
 //! | 0 | magic `HWCY` |
-//! | 4 | version u16 = 1 |
+//! | 4 | version u16 = 1; what a newer one keeps are bytes 0..24 and the CRC in byte 60, so that it can be refused |
 //! | 6 | zero u16 |
 //! | 8 | directory id, 16 bytes |
 //! | 24 | generation u64: of the run that wrote it |
@@ -61,6 +61,7 @@ const KIND_ENDS: u8 = 4;
 const KIND_TRUNCATE: u8 = 5;
 const KIND_LEADERSHIP: u8 = 6;
 const KIND_SWAP: u8 = 7;
+const KIND_LAST: u8 = KIND_SWAP;
 
 /// What a partition got from one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,18 @@ impl Header {
             crc: fields.u32()?,
         };
         (crc32c(&header[..HEADER_BYTES - 4]) == decoded.crc).then_some(decoded)
+    }
+
+    /// The version of an intact header of this directory that a newer program wrote.
+    pub(crate) fn newer_version(bytes: &[u8], directory_id: &[u8; 16]) -> Option<u16> {
+        let header = bytes.get(..HEADER_BYTES)?;
+        let mut fields = Fields::new(header);
+        let ours = &fields.array::<4>()? == MAGIC;
+        let version = fields.u16().filter(|version| ours && *version > VERSION)?;
+        fields.u16()?;
+        let (content, crc) = header.split_last_chunk::<4>()?;
+        (&fields.array::<16>()? == directory_id && crc32c(content) == u32::from_le_bytes(*crc))
+            .then_some(version)
     }
 
     /// Bytes of the whole cycle, padding included.
@@ -319,6 +332,20 @@ pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
         });
     }
     Some(frames)
+}
+
+/// The first kind of frame among these that a newer program must have written.
+pub(crate) fn unknown_kind(bytes: &[u8]) -> Option<u8> {
+    let mut fields = Fields::new(bytes);
+    loop {
+        let [kind, 0, 0, 0] = fields.array()? else { return None };
+        if !(KIND_METADATA..=KIND_LAST).contains(&kind) {
+            return Some(kind);
+        }
+        let length = fields.u32()? as usize;
+        fields.u64()?;
+        fields.take(length)?;
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub(crate) struct Gap {
 pub(crate) struct Chain {
     pub(crate) cycles: Vec<Found>,
     pub(crate) gaps: Vec<Gap>,
+    /// A cycle of a newer version stands where the next one should.
+    pub(crate) newer: Option<u16>,
     /// Where the last counting cycle ends.
     pub(crate) end: Mark,
 }
@@ -72,7 +74,10 @@ pub(crate) fn walk(slots: &[Slot], directory_id: &[u8; 16], from: Mark) -> io::R
                     });
                     later
                 }
-                None => return Ok(chain),
+                None => {
+                    chain.newer = reader.newer(here, chain.end.at)?;
+                    return Ok(chain);
+                }
             },
         };
         here = Some(found.slot);
@@ -107,6 +112,19 @@ impl Reader<'_> {
         let n = read_full_at(&*slot.file, &mut head, at)?;
         Ok(Header::decode(&head[..n], self.directory_id)
             .filter(|h| h.generation == self.generation && at + h.size_bytes() <= slot.size_bytes))
+    }
+
+    /// The version of a newer program's cycle behind the chain's end, or first in a file.
+    fn newer(&self, here: Option<usize>, at: u64) -> io::Result<Option<u16>> {
+        let fronts = (0..self.slots.len()).map(|slot| (slot, BLOCK_BYTES));
+        for (slot, at) in here.map(|slot| (slot, at)).into_iter().chain(fronts) {
+            let mut head = [0; HEADER_BYTES];
+            let n = read_full_at(&*self.slots[slot].file, &mut head, at)?;
+            if let Some(version) = Header::newer_version(&head[..n], self.directory_id) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// The cycle at this place, if its header passes `wanted` and it is intact.

@@ -8,7 +8,7 @@ use super::damaged;
 use crate::catalog::Catalog;
 use crate::create::{create, make_folders, take_lock, was_never_started};
 use crate::disk::{Disk, LockGuard, OpenMode};
-use crate::journal::cycle::{Frame, frames};
+use crate::journal::cycle::{Frame, frames, unknown_kind};
 use crate::journal::replay::{Chain, Found, read_frames, walk};
 use crate::journal::ring::Slot;
 use crate::journal::{self, Opened};
@@ -115,6 +115,10 @@ impl Read {
         let ring = open_ring(disk, dir, id)?;
         let chain = walk(&ring.slots, &id, catalog.mark)
             .map_err(|source| OpenError::Io { path: dir.join("journal"), source })?;
+        if let Some(version) = chain.newer {
+            let detail = format!("a cycle of its journal has version {version}");
+            return Err(OpenError::FromTheFuture { dir: dir.to_owned(), detail });
+        }
         let state = catalog_metadata(dir, &catalog)?;
         let sequence = catalog.metadata_sequence;
         let mut read = Self {
@@ -246,6 +250,11 @@ pub(super) fn parse<'a>(
     cycle: u64,
     bytes: &'a [u8],
 ) -> Result<Vec<Frame<'a>>, OpenError> {
-    frames(bytes)
-        .ok_or_else(|| damaged(dir, format!("frames of journal cycle {cycle} do not parse")))
+    frames(bytes).ok_or_else(|| match unknown_kind(bytes) {
+        Some(kind) => OpenError::FromTheFuture {
+            dir: dir.to_owned(),
+            detail: format!("journal cycle {cycle} has a frame of kind {kind}"),
+        },
+        None => damaged(dir, format!("frames of journal cycle {cycle} do not parse")),
+    })
 }

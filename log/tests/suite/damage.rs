@@ -71,6 +71,49 @@ fn a_directory_from_the_future_is_refused_and_left_alone() {
     }
 }
 
+/// The last cycle of a killed log, changed and with CRCs that fit.
+fn last_cycle_changed(sim: &Sim, change: impl Fn(&mut [u8])) -> Sim {
+    let sim = sim.on(sim.disk.after_kill());
+    let path = files(&sim.disk, ".journal")
+        .into_iter()
+        .find(|path| {
+            sim.disk.contents(path).is_some_and(|bytes| bytes[4096..].starts_with(b"HWCY"))
+        })
+        .expect("one is in use");
+    let mut bytes = sim.disk.contents(&path).expect("listed");
+    let last = (4096..bytes.len())
+        .step_by(4096)
+        .rfind(|at| bytes[*at..].starts_with(b"HWCY"))
+        .expect("there are cycles");
+    let cycle = &mut bytes[last..];
+    change(cycle);
+    let length = u32::from_le_bytes(cycle[52..56].try_into().unwrap()) as usize;
+    let crc = crc_fast::crc32_iscsi(&cycle[64..64 + length]);
+    cycle[56..60].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc_fast::crc32_iscsi(&cycle[..60]);
+    cycle[60..64].copy_from_slice(&crc.to_le_bytes());
+    sim.disk.plant(&path, &bytes);
+    sim
+}
+
+#[test]
+fn a_newer_cycle_and_a_newer_frame_are_refused_and_left_alone() {
+    let life = left_behind(3, 3);
+    let version: fn(&mut [u8]) = |cycle| cycle[4] = 9;
+    let kind: fn(&mut [u8]) = |cycle| cycle[64] = 77;
+    for (change, said) in [(version, "version 9"), (kind, "frame of kind 77")] {
+        let mut sim = last_cycle_changed(&life, change);
+        let before = contents(&sim.disk);
+        match sim.open() {
+            Err(OpenError::FromTheFuture { detail, .. }) => {
+                assert!(detail.contains(said), "{detail}");
+            }
+            other => panic!("{said}: {other:?}"),
+        }
+        assert_eq!(contents(&sim.disk), before, "{said}: nothing was changed");
+    }
+}
+
 #[test]
 fn rot_in_a_segment_is_reported_exactly_and_the_rest_is_served() {
     let mut sim = left_behind(30, 2);
