@@ -15,6 +15,7 @@ mod repair;
 mod replica;
 mod sim;
 mod transactions;
+mod tail;
 mod verify;
 
 /// All topics of the scripts.
