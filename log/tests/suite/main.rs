@@ -14,8 +14,8 @@ mod random;
 mod repair;
 mod replica;
 mod sim;
-mod transactions;
 mod tail;
+mod transactions;
 mod verify;
 
 /// All topics of the scripts.
