@@ -538,6 +538,11 @@ impl Partition {
         (self.segments.read().clone(), checkpointed)
     }
 
+    /// Whether the persisted catalog names it.
+    pub(crate) fn is_in_catalog(&self) -> bool {
+        self.writer.lock().in_catalog
+    }
+
     /// Room that is reserved for the active segment beyond its end.
     pub(crate) fn spare_bytes(&self) -> u64 {
         self.writer.lock().spare_bytes()

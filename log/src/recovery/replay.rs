@@ -336,8 +336,13 @@ impl Start {
         for partition in all {
             let before = self.catalog_end(&partition);
             self.place(&partition, 0)?;
-            let scan = self.report.unclean && partition.is_memory() && !partition.is_damaged();
-            if scan && let Err(e) = partition.adopt(None) {
+            // A partition that no catalog names has the durability in force that it was made with, whatever the settings ask for
+            // since: it is scanned too. One that the journal has is found to have nothing more.
+            let unjournalled = partition.is_memory() || !partition.is_in_catalog();
+            let scan = self.report.unclean && unjournalled && !partition.is_damaged();
+            // After a truncation nothing is appended to a `memory` topic until a catalog describes it.
+            let limit = self.read.controls.truncated(partition.handle(), 0);
+            if scan && let Err(e) = partition.adopt(limit) {
                 self.lose(&partition, format!("{partition:?}: {e}"));
                 continue;
             }

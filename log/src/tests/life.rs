@@ -402,3 +402,19 @@ fn a_card_in_another_machine_is_noticed_until_it_is_noted() {
     let (_log, recovery) = rig.open();
     assert!(!recovery.moved_machine && recovery.findings.is_empty());
 }
+
+#[test]
+fn a_durability_asked_for_before_the_first_checkpoint_does_not_hide_what_is_there() {
+    let rig = Rig::new();
+    let (log, _) = rig.open();
+    let memory = TopicSettings { durability: Durability::Memory, ..settings() };
+    let p = topic(&log, "t", 1, memory)[0].clone();
+    append(&p, "in the kernel");
+    while log.step_commit() {}
+    log.alter_topic(&TopicName::new("t").unwrap(), settings()).unwrap();
+    while log.step_commit() {}
+    let mut rig = rig;
+    rig.disk = rig.disk.after_kill();
+    let (log, _) = rig.open();
+    assert_eq!(values(&first(&log)), ["in the kernel"]);
+}

@@ -445,3 +445,30 @@ fn headers_of_a_batch_in_a_truncated_segment_follow_each_other() {
     }
     assert_eq!(next, 14, "nothing of the old life lies behind");
 }
+
+#[test]
+fn what_was_cut_does_not_come_back_whatever_a_crash_left_of_the_files() {
+    for durability in [Durability::Fsync, Durability::Memory] {
+        for to in [6, 12, 16] {
+            let mut rig = Rig::new();
+            let (log, p) = filled(&rig, TopicSettings { durability, ..small() });
+            p.truncate_to(o(to)).unwrap();
+            commit(&log);
+            for seed in 0..20 {
+                let outcome = Outcome::ALL[seed as usize % 5];
+                let left = rig.disk.after_crash(outcome, seed);
+                let before = std::mem::replace(&mut rig.disk, left);
+                let (log, recovery) = rig.open();
+                assert!(recovery.findings.is_empty(), "{recovery:?}");
+                let p = first(&log);
+                let end = p.positions().log_end;
+                assert!(end <= o(to), "{end} after a cut to {to}: {outcome:?}, {seed}");
+                assert!(durability == Durability::Memory || end == o(to), "{end}, not {to}");
+                let mut all = expected(to);
+                all.pop();
+                assert!(all.starts_with(&batches(&p)), "{:?}", batches(&p));
+                rig.disk = before;
+            }
+        }
+    }
+}

@@ -47,6 +47,10 @@ pub(crate) struct PartitionModel {
     /// It was asked to be a replica; and that was durable.
     pub(crate) replicated: bool,
     pub(crate) replicated_acked: bool,
+    /// The highest that the high watermark ever was.
+    pub(crate) watermark_max: i64,
+    /// An uplink's durable checkpoint.
+    pub(crate) held: Option<i64>,
     /// A truncation to here that may or may not have happened.
     pub(crate) truncating: Option<i64>,
 }
@@ -126,6 +130,8 @@ pub(crate) struct TopicModel {
     pub(crate) partitions: Vec<PartitionModel>,
     /// Whether its creation has been acknowledged.
     pub(crate) created: bool,
+    /// Whether it was ever asked to be a `memory` topic: then a power cut may take what was shown and not synced.
+    pub(crate) memory: bool,
 }
 
 /// A change of metadata that waits for its cycle.

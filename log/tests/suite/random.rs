@@ -6,6 +6,7 @@ use crate::crash::case;
 use crate::replica::Replica;
 use crate::sim::{End, Random, Sim, Step, settings};
 use crate::transactions::PRODUCERS;
+use headwater_log::Share;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{Fault, Outcome};
 use headwater_log::metadata::{Durability, TopicSettings};
@@ -34,6 +35,12 @@ fn lives(seed: u64) {
         sim.options.dirs.push("/more".into());
     }
     sim.options.reserved_bytes = [0, 1 << 20][random.below(2) as usize];
+    if random.below(3) == 0 {
+        sim.options.max_bytes = Some(Share::Bytes(20_000));
+    }
+    if random.below(3) == 0 {
+        sim.options.min_free = Some(Share::Bytes(40_000));
+    }
     let mut end = End::Kill;
     // The directory that the log has gone on without: until it is back, the other one must not fail too.
     let mut behind = None;
@@ -56,6 +63,9 @@ fn lives(seed: u64) {
             _ => {}
         }
         sim.disk.stop_after(stop);
+        if random.below(2) == 0 {
+            sim.limit(None);
+        }
         let opened = sim.open();
         // The power may go when one of two directories is open already.
         if opened.is_ok() && !sim.disk.is_stopped() {
@@ -79,7 +89,7 @@ fn lives(seed: u64) {
             }
             behind = behind.or_else(|| lost(&sim));
         } else {
-            let reason = sim.disk.is_stopped() || sim.disk.has_failed();
+            let reason = sim.disk.is_stopped() || sim.disk.has_failed() || sim.tight;
             assert!(reason, "no reason not to open: {opened:?}");
         }
         // A failed sync may lose what the kernel had, as a power cut does.
@@ -99,6 +109,7 @@ fn lives(seed: u64) {
         sim = sim.on(disk);
         sim.verify_is_well();
     }
+    sim.limit(None);
     sim.reopen_and_check(end);
     let directories = sim.log().stats().directories;
     let lost = directories.iter().filter(|d| d.offline.is_some());
@@ -134,13 +145,11 @@ fn any_settings(random: &mut Random) -> TopicSettings {
 fn step(random: &mut Random, sim: &Sim) -> Step {
     let topic = TOPICS[random.below(TOPICS.len() as u64) as usize];
     let Some(model) = sim.model.topics.get(topic) else {
-        // Settings keep their durability for life: changing it is the log's own issue.
         let partitions = 1 + random.below(3) as u32;
         return Step::Create { topic, partitions, settings: any_settings(random) };
     };
     let count = model.partitions.len();
     let partition = random.below(count as u64) as usize;
-    let durability = model.settings[0].durability;
     let records = 1 + random.below(6) as usize;
     let bytes = random.below(500) as usize;
     let replicated = model.partitions[partition].replicated;
@@ -154,10 +163,19 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
         };
         return Step::Replica { topic, partition, what };
     }
+    match random.below(50) {
+        // A directory that fails for want of room is another life's subject.
+        0 | 1 if sim.options.dirs.len() == 1 => {
+            let kib = random.below(120) as u32;
+            return Step::Room { kib: (random.below(3) > 0).then_some(kib) };
+        }
+        2 => return Step::Hold { topic, partition, eighths: random.below(9) as u32 },
+        _ => {}
+    }
     match random.below(40) {
         0 => Step::Delete { topic },
         1 if count < 5 => Step::Grow { topic, partitions: count as u32 + 1 },
-        2 => Step::Alter { topic, settings: TopicSettings { durability, ..any_settings(random) } },
+        2 => Step::Alter { topic, settings: any_settings(random) },
         3 | 4 => Step::Trim { topic, partition, eighths: random.below(9) as u32 },
         5 | 6 => Step::Repeat { topic, partition },
         7 => Step::Checkpoint,

@@ -127,7 +127,7 @@ pub(crate) fn check_restarted(partition: &Partition, model: &PartitionModel) {
     let p = partition.positions();
     assert_eq!(partition.role(), Role::Follower, "{name}");
     assert_eq!((p.synced, p.written), (p.log_end, p.log_end), "{name}");
-    assert!(p.high_watermark.get() <= model.shown_end.max(p.log_start.get()), "{name}: {p:?}");
+    assert!(p.high_watermark.get() <= model.watermark_max, "{name}: {p:?}");
     assert!(p.high_watermark <= p.log_end && p.log_start <= p.high_watermark, "{name}: {p:?}");
     let last = p.log_end.get().checked_sub(1).and_then(Offset::new);
     let last = last.and_then(|last| partition.epoch_of(last));

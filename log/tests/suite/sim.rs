@@ -118,6 +118,16 @@ pub(crate) enum Step {
         partition: usize,
         what: Replica,
     },
+    /// An uplink's hold, and what it has a durable checkpoint of: this part (of 8) of what is left.
+    Hold {
+        topic: &'static str,
+        partition: usize,
+        eighths: u32,
+    },
+    /// From now on the disk has this much room left, or as much as anybody wants.
+    Room {
+        kib: Option<u32>,
+    },
     /// Time passes.
     Wait {
         ms: u32,
@@ -198,6 +208,8 @@ pub(crate) struct Sim {
     pub(crate) past: Vec<String>,
     /// Offsets that were refused or lost with a reason, to know that something was loud.
     pub(crate) refused: usize,
+    /// The disk has an end.
+    pub(crate) tight: bool,
     /// Some operation failed, in this life or one before: partitions may have been lost with a reason.
     pub(crate) faulty: bool,
 }
@@ -212,6 +224,7 @@ impl Sim {
             model: Model { epoch: -1, ..Model::default() },
             past: vec![],
             refused: 0,
+            tight: false,
             faulty: false,
         }
     }
@@ -226,6 +239,7 @@ impl Sim {
             model: self.model.clone(),
             past: [&self.past[..], &self.disk.trace()[..], &["--- the end".to_owned()]].concat(),
             refused: 0,
+            tight: self.tight,
             faulty: self.faulty || self.disk.has_failed(),
         }
     }
@@ -234,7 +248,41 @@ impl Sim {
         let disk = Arc::new(self.disk.clone());
         let (log, recovery) = Log::open(self.options.clone(), disk, Arc::new(self.clock.clone()))?;
         self.log = Some(log);
+        self.hold_again();
         Ok(recovery)
+    }
+
+    /// Limits the disk to what it holds now and so much more.
+    pub(crate) fn limit(&mut self, kib: Option<u32>) {
+        let used = self.disk.used_bytes();
+        self.disk.set_capacity(kib.map(|kib| used + u64::from(kib) * 1024));
+        self.tight = kib.is_some();
+    }
+
+    fn hold(&mut self, topic: &str, partition: usize, eighths: u32) {
+        let Some(target) = self.partition(topic, partition) else { return };
+        if target.missing().is_some() {
+            return;
+        }
+        let hold = target.hold("uplink");
+        let from = hold.checkpointed().get();
+        let room = (target.positions().high_watermark.get() - from).max(0);
+        let to = from + room * i64::from(eighths) / 8;
+        hold.checkpoint(Offset::new(to).expect("not negative"));
+        self.part(topic, partition).held = Some(to);
+    }
+
+    /// What an uplink does at a start, before anything can be deleted.
+    fn hold_again(&self) {
+        for (name, topic) in &self.model.topics {
+            let there = self.log().topic(name).filter(|there| there.id() == topic.id);
+            let partitions = there.iter().flat_map(|there| there.partitions());
+            for (partition, model) in partitions.zip(&topic.partitions) {
+                if let Some(held) = model.held {
+                    partition.hold("uplink").checkpoint(Offset::new(held).expect("not negative"));
+                }
+            }
+        }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -281,6 +329,8 @@ impl Sim {
             Step::LookUp { topic, partition } => self.look_up(topic, partition),
             Step::Spoil { topic, partition, how } => self.spoil(topic, partition, how),
             Step::Die { directory } => self.disk.kill_below(&self.options.dirs[directory]),
+            Step::Hold { topic, partition, eighths } => self.hold(topic, partition, eighths),
+            Step::Room { kib } => self.limit(kib),
             Step::Replica { topic, partition, what } => self.replica(topic, partition, what),
             Step::Wait { ms } => self.clock.advance_ms(ms),
             Step::Commit => {
@@ -308,6 +358,7 @@ impl Sim {
                         settings: vec![settings.clone()],
                         partitions: vec![PartitionModel::default(); partitions as usize],
                         created: false,
+                        memory: settings.durability == Durability::Memory,
                     },
                 );
                 assert!(there.is_none(), "{topic} was created twice");
@@ -338,6 +389,7 @@ impl Sim {
             Ok(cycle) => {
                 let model = self.model.topics.get_mut(topic).expect("it exists");
                 model.settings.push(settings.clone());
+                model.memory |= settings.durability == Durability::Memory;
                 let change = Change::Altered(model.id, settings.clone());
                 self.model.pending.push((cycle, change));
             }
@@ -514,9 +566,12 @@ impl Sim {
         for topic in self.model.topics.values_mut() {
             let limited =
                 |s: &TopicSettings| s.retention_ms.is_some() || s.retention_bytes.is_some();
-            if topic.settings.iter().any(limited) {
+            let scarce = self.options.max_bytes.is_some() || self.options.min_free.is_some();
+            if scarce || topic.settings.iter().any(limited) {
                 for partition in &mut topic.partitions {
-                    partition.start_max = partition.start_max.max(partition.end);
+                    // Never what an uplink still owes.
+                    let limit = partition.end.min(partition.held.unwrap_or(i64::MAX));
+                    partition.start_max = partition.start_max.max(limit);
                 }
             }
         }
@@ -570,8 +625,9 @@ impl Sim {
         for (name, model) in topics {
             let Some(topic) = log.topic(name) else { panic!("topic {name} is gone") };
             assert_eq!(topic.id(), model.id);
+            let durable = !model.memory;
             for (partition, model) in topic.partitions().iter().zip(&mut model.partitions) {
-                self.refused += collect_partition(partition, model);
+                self.refused += collect_partition(partition, model, durable);
             }
         }
     }
@@ -598,12 +654,11 @@ fn by_id<'a>(
     live.or_else(|| graves.iter_mut().map(|(_, topic, _)| topic).find(|topic| topic.id == id))
 }
 
-fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize {
+fn collect_partition(partition: &Partition, model: &mut PartitionModel, durable: bool) -> usize {
     if partition.missing().is_some() {
         return 0;
     }
     let name = format!("{}-{}", partition.topic(), partition.id());
-    let durable = partition.durability() == Durability::Fsync;
     let mut lost = 0;
     collect_truncation(partition, model);
     model.replicated_acked |= partition.role() == Role::Leader;
@@ -641,6 +696,7 @@ fn collect_partition(partition: &Partition, model: &mut PartitionModel) -> usize
     model.cut(p.log_end.get());
     assert!(p.log_start.get() <= model.start_max, "{name}: {p:?} lost its start");
     model.shown_end = p.high_watermark.get();
+    model.watermark_max = model.watermark_max.max(model.shown_end);
     // Offline or not, what is shown as synced is acknowledged.
     model.acked_end = model.acked_end.max(p.synced.get()).min(model.truncating.unwrap_or(i64::MAX));
     lost

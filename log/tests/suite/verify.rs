@@ -27,6 +27,9 @@ impl Sim {
         for (name, model) in &mut self.model.topics {
             let topic = log.topic(name).expect("settled above");
             check_topic(&topic, model, end, self.model.epoch, &mut epoch);
+            // A start syncs everything that is there: from here on only today's durability counts.
+            let all_here = topic.partitions().iter().all(|p| p.missing().is_none());
+            model.memory &= !all_here || topic.settings().durability == Durability::Memory;
         }
         self.model.epoch = epoch;
     }
@@ -128,13 +131,15 @@ impl Sim {
 }
 
 fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32, epoch: &mut i32) {
+    let memory = model.memory;
     for (partition, model) in topic.partitions().iter().zip(&mut model.partitions) {
         let name = format!("{}-{}", topic.name(), partition.id());
         if partition.missing().is_some() {
             // What it owes is asked for when its directory is back.
             model.pending.clear();
-            if end == End::Power {
-                model.shown_end = model.acked_end;
+            if memory && end == End::Power {
+                // Its power went too.
+                model.shown_end = model.shown_end.min(model.acked_end);
             }
             continue;
         }
@@ -143,10 +148,9 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         assert!(!model.replicated_acked || partition.role() != Role::Alone, "{name}");
         model.replicated = partition.role() != Role::Alone;
         model.replicated_acked = model.replicated;
-        let owed = match (partition.durability(), end) {
-            (Durability::Fsync, _) => model.acked_end.max(model.shown_end),
-            (Durability::Memory, End::Kill) => model.shown_end.max(model.acked_end),
-            (Durability::Memory, End::Power) => model.acked_end,
+        let owed = match (memory, end) {
+            (false, _) | (true, End::Kill) => model.acked_end.max(model.shown_end),
+            (true, End::Power) => model.acked_end,
         };
         let owed = owed.min(model.truncating.unwrap_or(i64::MAX));
         assert!(p.log_end.get() >= owed, "{name}: {owed} was owed after {end:?}, {p:?} is there");
@@ -172,6 +176,7 @@ fn check_topic(topic: &Topic, model: &mut TopicModel, end: End, last_epoch: i32,
         model.restart(&found, start, end);
         model.shown_end = p.high_watermark.get();
         check_committed(partition, model).unwrap_or_else(|e| panic!("{name}: {e}"));
+        model.watermark_max = model.watermark_max.max(model.shown_end);
     }
 }
 
