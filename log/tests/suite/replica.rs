@@ -3,7 +3,7 @@
 use crate::model::{PartitionModel, Sent};
 use crate::sim::{Sim, client_batch};
 use headwater_log::batch;
-use headwater_log::{LeaderEpoch, Offset, Partition, ReadLimit, ReplicaError, Role};
+use headwater_log::{LeaderEpoch, Offset, Partition, ReadError, ReadLimit, ReplicaError, Role};
 
 /// What a step does to a replica.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +98,10 @@ impl Sim {
         match error {
             ReplicaError::Append(error) => self.note_refusal(error),
             ReplicaError::Truncating | ReplicaError::NotFollower => {}
+            // The place of a cut may have to be read from a disk that is gone.
+            ReplicaError::Read(ReadError::Io { .. }) => {
+                assert!(self.disk.is_stopped() || self.disk.has_failed(), "{error}");
+            }
             // The batch to cut at begins below the high watermark.
             ReplicaError::BelowHighWatermark { .. } => {}
             other => panic!("{other}"),
