@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::{Node, START_MS, config, publish, route, topic_rule};
 use headwater_config::Config;
+use headwater_log::batch::marker::{EndTransaction, TransactionMarker};
 use headwater_log::batch::{BatchBuilder, Seal};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_mqtt::Store;
@@ -90,6 +91,67 @@ fn a_kafka_clients_record_is_not_trusted() {
         (partition.positions().high_watermark > appended.last.offset).then_some(())
     });
     assert!(node.delivered().is_empty());
+    assert_eq!(node.bridge.counters().unreadable, 0);
+}
+
+/// Batches of clients' transactions, committed, aborted or open, and their markers, between messages.
+#[test]
+fn transactions_of_kafka_clients_do_not_break_what_subscribers_read() {
+    let mut node = Node::new(config());
+    node.start();
+    let first = node.take(publish("a", b"before"));
+    node.settle(&first);
+    let (topic, number, _) = node.place(&first);
+    let partition = node.partition(&topic, number.try_into().unwrap());
+    let client = |sequence| {
+        let mut builder = BatchBuilder::new();
+        let record = RecordParts {
+            timestamp_ms: START_MS,
+            key: None,
+            value: Some(b"of a client"),
+            headers: Headers::EMPTY,
+        };
+        builder.push(&record, 1 << 20).unwrap();
+        let seal = Seal {
+            base_offset: Offset::ZERO,
+            epoch: headwater_log::LeaderEpoch::default(),
+            node_slot: 0,
+            base_sequence: 0,
+        };
+        let mut batch = bytes::BytesMut::from(&builder.seal(seal).unwrap()[..]);
+        batch::readdress(&mut batch, 9, 0, sequence);
+        batch[22] |= 0x10;
+        let crc = crc_fast::crc32_iscsi(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        batch
+    };
+    let marker = |commit| TransactionMarker {
+        producer_id: 9,
+        producer_epoch: 0,
+        end: EndTransaction { commit, coordinator_epoch: 0 },
+        bumps_epoch: false,
+        timestamp_ms: START_MS,
+    };
+    partition.append_batch(client(0)).unwrap();
+    partition.append_marker(&marker(false)).unwrap();
+    partition.append_batch(client(1)).unwrap();
+    partition.append_marker(&marker(true)).unwrap();
+    let second = node.take(publish("a", b"behind"));
+    node.settle(&second);
+    let values = |node: &Node| -> Vec<Vec<u8>> {
+        node.delivered().iter().map(|message| message.payload.to_vec()).collect()
+    };
+    assert_eq!(values(&node), [b"before".to_vec(), b"behind".to_vec()]);
+    // What is open holds back what stands behind it: the order of a partition is one (invariant 2).
+    partition.append_batch(client(2)).unwrap();
+    let third = node.take(publish("a", b"held back"));
+    node.settle(&third);
+    assert_eq!(values(&node).len(), 2);
+    let ended = partition.append_marker(&marker(true)).unwrap();
+    node.wait_for("it is committed", || {
+        (partition.positions().last_stable > ended.last.offset).then_some(())
+    });
+    assert_eq!(values(&node).len(), 3);
     assert_eq!(node.bridge.counters().unreadable, 0);
 }
 

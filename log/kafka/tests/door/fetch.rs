@@ -5,6 +5,7 @@ use bytes::Bytes;
 use headwater_kafka::message;
 use headwater_kafka::wire::ErrorCode;
 use headwater_kafka::wire::messages::*;
+use headwater_log::batch::marker::{EndTransaction, TransactionMarker};
 use headwater_log::batch::{self, BatchHeader};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -261,5 +262,62 @@ fn what_memory_no_longer_holds_is_read_from_the_files() {
                 next += 1;
             }
         }
+    });
+}
+
+/// KIP-98: below the last stable offset, with what is to be left out; others see all below the high watermark.
+#[test]
+fn readers_of_committed_data_are_told_what_was_aborted() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        client.produce("t", 0, &records(&["before"])).await;
+        let log = harness.log.topic("t").unwrap().partitions()[0].clone();
+        let mut transactional = bytes::BytesMut::from(&sequenced(&["x", "y"], 77, 0)[..]);
+        transactional[22] |= 0x10;
+        let crc = crc_fast::crc32_iscsi(&transactional[21..]);
+        transactional[17..21].copy_from_slice(&crc.to_be_bytes());
+        log.append_batch(transactional).unwrap();
+        client.produce("t", 0, &records(&["behind"])).await;
+        let committed = |offset| {
+            let mut request = fetch(offset, 0, 1, 1 << 20);
+            request.isolation_level = 1;
+            request
+        };
+        let open = client.call(12, &committed(0)).await;
+        assert_eq!(batches(&open), [(0, 1)]);
+        assert_eq!((answer(&open).high_watermark, answer(&open).last_stable_offset), (4, 1));
+        let found = client.call(12, &fetch(0, 0, 1, 1 << 20)).await;
+        assert_eq!(batches(&found), [(0, 1), (1, 2), (3, 1)], "others read on");
+        let marker = TransactionMarker {
+            producer_id: 77,
+            producer_epoch: 0,
+            end: EndTransaction { commit: false, coordinator_epoch: 2 },
+            bumps_epoch: false,
+            timestamp_ms: 5,
+        };
+        log.append_marker(&marker).unwrap();
+        client.produce("t", 0, &records(&["last"])).await;
+        for version in 4..=12 {
+            let ended = client.call(version, &committed(0)).await;
+            assert_eq!(batches(&ended), [(0, 1), (1, 2), (3, 1), (4, 1), (5, 1)]);
+            assert_eq!(answer(&ended).last_stable_offset, 6);
+            let aborted = answer(&ended).aborted_transactions.as_ref().unwrap();
+            let aborted: Vec<_> =
+                aborted.iter().map(|txn| (txn.producer_id, txn.first_offset)).collect();
+            assert_eq!(aborted, [(77, 1)], "version {version}");
+            let behind = client.call(version, &committed(5)).await;
+            assert_eq!(answer(&behind).aborted_transactions.as_deref(), Some(&[][..]));
+        }
+        let asked = message!(DescribeProducersRequest {
+            topics: vec![message!(describe_producers_request::TopicRequest {
+                name: "t".into(),
+                partition_indexes: vec![0],
+            })],
+        });
+        let told = client.call(0, &asked).await;
+        let producer = &told.topics[0].partitions[0].active_producers[0];
+        assert_eq!((producer.producer_id, producer.last_sequence), (77, 1));
+        assert_eq!((producer.coordinator_epoch, producer.current_txn_start_offset), (2, -1));
     });
 }
