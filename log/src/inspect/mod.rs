@@ -11,6 +11,7 @@
 mod dump;
 mod finding;
 mod held;
+mod hints;
 mod mend;
 mod overlay;
 mod quarantine;

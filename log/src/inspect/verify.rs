@@ -7,6 +7,7 @@
 //! Neighbours: [`super::segment`] reads, `recovery` starts, [`super::repair`] acts on the same view.
 
 use super::finding::{Finding, Lost, Severity};
+use super::hints;
 use super::segment::{Bounds, Step, Walk};
 use super::survey::{self, InspectError, Survey};
 use crate::Partition;
@@ -243,6 +244,9 @@ impl Judge<'_> {
             next = self.segment(partition, segment, &file, bounds, &mut epoch)?.max(end);
             if i + 1 < segments.len() {
                 self.offset_index(partition, segment, bounds)?;
+                for finding in hints::judge(self.disk, partition, segment)? {
+                    self.verdict.add(finding);
+                }
             }
         }
         Ok(())

@@ -144,6 +144,22 @@ fn missing_and_short_files_are_found_and_hints_are_not_damage() {
 }
 
 #[test]
+fn a_time_index_that_lies_is_a_notice() {
+    let sim = closed();
+    let path = files(&sim.disk, ".timeindex").remove(0);
+    let bytes = sim.disk.contents(&path).expect("listed");
+    for at in [0, bytes.len() - 12] {
+        let wrong = sim.on(sim.disk.after_kill());
+        let mut bad = bytes.clone();
+        bad[at] ^= 0x40;
+        wrong.disk.plant(&path, &bad);
+        let verdict = wrong.verify().expect("judged");
+        assert!(verdict.is_well() && verdict.findings.len() == 1, "{:#?}", verdict.findings);
+        assert!(path.ends_with(verdict.findings[0].file.to_str().expect("UTF-8")));
+    }
+}
+
+#[test]
 fn catalogs_and_the_superblock_are_judged() {
     let sim = closed();
     for name in ["/data/catalog.a", "/data/catalog.b"] {

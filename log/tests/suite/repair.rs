@@ -17,8 +17,11 @@ impl Sim {
     }
 }
 
+/// Values by their offsets.
+type Records = BTreeMap<i64, Vec<u8>>;
+
 /// Offsets that can be read, with their values, and the gaps, of a partition.
-fn read(partition: &Partition) -> (BTreeMap<i64, Vec<u8>>, Vec<(i64, i64)>) {
+fn read(partition: &Partition) -> (Records, Vec<(i64, i64)>) {
     let (mut records, mut gaps) = (BTreeMap::new(), Vec::new());
     let positions = partition.positions();
     let mut next = positions.log_start;
@@ -130,7 +133,7 @@ fn damaged(whole: &Sim, damage: &Damage) -> Sim {
 }
 
 /// Opens what was repaired: whole but for the gaps, which are loud, and growing behind them.
-fn check(whole: &BTreeMap<String, BTreeMap<i64, Vec<u8>>>, mut sim: Sim, name: &str) -> usize {
+fn check(whole: &BTreeMap<String, Records>, mut sim: Sim, name: &str) -> usize {
     sim.open().unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut lost = 0;
     for (id, partition) in partitions(&sim) {
@@ -166,7 +169,7 @@ fn check(whole: &BTreeMap<String, BTreeMap<i64, Vec<u8>>>, mut sim: Sim, name: &
     lost
 }
 
-fn whole() -> (Sim, BTreeMap<String, BTreeMap<i64, Vec<u8>>>) {
+fn whole() -> (Sim, BTreeMap<String, Records>) {
     let sim = closed();
     let mut opened = sim.on(sim.disk.after_kill());
     opened.open().expect("well");
