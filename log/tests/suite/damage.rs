@@ -87,7 +87,7 @@ fn last_cycle_changed(sim: &Sim, change: impl Fn(&mut [u8])) -> Sim {
         .expect("there are cycles");
     let cycle = &mut bytes[last..];
     change(cycle);
-    let length = u32::from_le_bytes(cycle[52..56].try_into().unwrap()) as usize;
+    let length = u32::from_le_bytes([cycle[52], cycle[53], cycle[54], cycle[55]]) as usize;
     let crc = crc_fast::crc32_iscsi(&cycle[64..64 + length]);
     cycle[56..60].copy_from_slice(&crc.to_le_bytes());
     let crc = crc_fast::crc32_iscsi(&cycle[..60]);

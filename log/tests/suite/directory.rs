@@ -165,7 +165,7 @@ fn appends_of_many_threads_are_durable_and_in_order() {
     assert_eq!(seen, 8_000, "every append once");
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
@@ -237,7 +237,7 @@ fn directories_of_every_released_format_are_read() {
     }
 }
 
-fn plant_folder(disk: &headwater_log::disk::fake::FakeDisk, from: &Path, to: &Path) {
+pub(crate) fn plant_folder(disk: &headwater_log::disk::fake::FakeDisk, from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder of the fixture") {
         let entry = entry.expect("readable");
         let target = to.join(entry.file_name());

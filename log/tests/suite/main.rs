@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod directory;
+mod fixtures;
 mod handles;
 mod inspect;
 mod lookup;
