@@ -111,7 +111,7 @@ fn script() -> Vec<Step> {
 fn replicas(round: u32) -> Vec<Step> {
     let of = |topic, what| Step::Replica { topic, partition: 0, what };
     let fetch = |topic, records, bytes| of(topic, Replica::Fetch { records, bytes });
-    let both = |what: &dyn Fn(&'static str) -> Vec<Step>| [what("small"), what("wide")].concat();
+    let both = |what: &dyn Fn(&'static str) -> Vec<Step>| [what("small"), what("old")].concat();
     match round {
         1 => {
             let create = |topic, durability| Step::Create {
@@ -120,7 +120,7 @@ fn replicas(round: u32) -> Vec<Step> {
                 settings: TopicSettings { segment_bytes: 1_500, ..settings(durability) },
             };
             let mut steps =
-                vec![create("small", Durability::Fsync), create("wide", Durability::Memory)];
+                vec![create("small", Durability::Fsync), create("old", Durability::Memory)];
             steps.extend(both(&|topic| vec![of(topic, Replica::Follow), Step::Commit]));
             steps
         }
