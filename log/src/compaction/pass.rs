@@ -409,6 +409,8 @@ impl Writing {
             self.segment.note_append(newest);
         }
         self.segment.set_sparse();
+        // Its indexes are those it gathered while it was written: the first reader stores and maps them.
+        self.segment.set_sealed(true);
         self.segment.set_horizon(self.horizon_ms);
         self.segment
     }

@@ -170,6 +170,7 @@ impl Partition {
         }
         segments.splice(inputs, [Arc::clone(output)]);
         writer.folder_dirty = true;
+        self.label_later(output);
         Ok(true)
     }
 

@@ -88,7 +88,9 @@ impl Growing {
     /// Notes a batch met by a walk over the log of a segment with this base.
     pub(crate) fn note_at(&mut self, base: i64, at: &At) {
         let last = at.header.last_offset() - base;
-        self.note(last, at.header.max_timestamp, at.byte, at.header.size_bytes());
+        // A batch that compaction emptied has no records to be found by time.
+        let max_timestamp = if at.header.record_count > 0 { at.header.max_timestamp } else { -1 };
+        self.note(last, max_timestamp, at.byte, at.header.size_bytes());
     }
 
     fn note_time(&mut self) {

@@ -202,7 +202,7 @@ impl Reading<'_> {
         Ok(newest)
     }
 
-    /// Shows batches with offsets at or above `from`, in order, until one is what is looked for.
+    /// Shows batches with records at or above `from`, in order, until one is what is looked for.
     fn walk<T>(
         &self,
         start: u64,
@@ -212,7 +212,8 @@ impl Reading<'_> {
         let mut scan = Scan::new(self.file, start, self.segment.written());
         while let Some(step) = scan.next()? {
             match step {
-                Ok(at) if at.header.last_offset() < from.get() => {}
+                // A batch that compaction emptied has nothing to show.
+                Ok(at) if at.header.last_offset() < from.get() || at.header.record_count == 0 => {}
                 Ok(at) => {
                     if let Some(found) = look(at) {
                         return Ok(Some(found));
