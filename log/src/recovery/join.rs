@@ -126,12 +126,12 @@ fn fate(main: &Claim<'_>, claim: &Claim<'_>, before: &[Fate]) -> Fate {
         Some(number) if before.contains(&Fate::Member(number)) => {
             Fate::Left(format!("it is a copy of directory {}", number.get()))
         }
-        Some(number) if claim.id != main.id && has_left(claim, main) => Fate::Left(format!(
-            "it is directory {} of this log, but each of the two has gone on without the other",
-            number.get()
-        )),
+        _ if claim.id != main.id && has_left(claim, main) => Fate::Left(
+            "it is of this log, but each of the two has gone on without the other".to_owned(),
+        ),
         Some(number) => Fate::Member(number),
-        None if is_blank(claim) => Fate::Joins,
+        // One that was given up once nothing of this log was in it any more is as good as new.
+        None if is_blank(claim) || has_left(main, claim) => Fate::Joins,
         None => Fate::Left(format!(
             "it belongs to another log, with {} topics",
             claim.metadata.state.topics().count()
@@ -149,8 +149,10 @@ fn knows(of: &Claim<'_>, about: &Claim<'_>) -> bool {
     entry(of, about).is_some()
 }
 
+/// Whether the one has gone on without the other, or given it up, and not taken it in again.
 fn has_left(one: &Claim<'_>, other: &Claim<'_>) -> bool {
-    entry(one, other).is_some_and(|d| d.state == DirectoryState::Absent)
+    let entries = || one.metadata.state.directories().filter(|d| d.id == other.id);
+    entries().count() > 0 && entries().all(|d| d.state != DirectoryState::Present)
 }
 
 /// Nothing would be lost with it.
@@ -306,6 +308,14 @@ mod tests {
         assert_eq!(plan(&[claim(1, &ours), claim(7, &blank)]).fates[1], Fate::Joins);
         assert_eq!(plan(&[claim(7, &blank), claim(1, &ours)]).truth, Some(1));
         left(&plan(&[claim(1, &ours), claim(1, &ours)]).fates[1], "a copy");
+        // One that was given up comes back: it knows of topics, and none of them is in it.
+        let after = metadata(9, &[(1, Gone), (2, Present)], &[1]);
+        let before = metadata(12, &[(1, Present), (2, Present)], &[1]);
+        let planned = plan(&[claim(1, &before), claim(2, &after)]);
+        assert_eq!(planned, Plan { truth: Some(1), fates: vec![Fate::Joins, Fate::Member(N(1))] });
+        let again = metadata(10, &[(1, Gone), (2, Present), (1, Present)], &[1]);
+        let planned = plan(&[claim(1, &again), claim(2, &again)]);
+        assert_eq!(planned.fates, [Fate::Member(N(2)), Fate::Member(N(1))]);
     }
 
     #[test]
