@@ -79,7 +79,9 @@ fn lives(seed: u64) {
                 if sim.disk.is_stopped() {
                     break;
                 }
-                let step = match behind.or_else(|| lost(&sim)) {
+                // Noted at once: when the power goes, all are offline.
+                behind = behind.or_else(|| lost(&sim));
+                let step = match behind {
                     None if sim.options.dirs.len() > 1 && random.below(60) == 0 => {
                         Step::Die { directory: random.below(2) as usize }
                     }
