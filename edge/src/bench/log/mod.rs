@@ -8,6 +8,7 @@
 
 mod appenders;
 mod commit;
+mod compact;
 mod measure;
 mod place;
 mod read;
@@ -55,6 +56,8 @@ enum Section {
     Wear,
     /// Reads from the page cache.
     Read,
+    /// Compaction at full speed.
+    Compact,
     /// Memory of idle partitions.
     Idle,
     /// The start after a crash.
@@ -85,13 +88,14 @@ pub(super) fn run(options: &LogBenchOptions) -> anyhow::Result<()> {
     let mut report = Report::new(options.output, &bench.root);
     let wanted = |section| options.sections.is_empty() || options.sections.contains(&section);
     // Idle partitions first: memory that other tables gave back would be taken again unseen.
-    let all: [(Section, Measure); 7] = [
+    let all: [(Section, Measure); 8] = [
         (Section::Idle, start::idle),
         (Section::Commit, commit::measure),
         (Section::Appenders, appenders::measure),
         (Section::Stream, stream::measure),
         (Section::Wear, wear::measure),
         (Section::Read, read::measure),
+        (Section::Compact, compact::measure),
         (Section::Start, start::after_a_crash),
     ];
     for (section, measure) in all {
