@@ -4,9 +4,11 @@
 
 use super::Bench;
 use super::measure::{cpu_ns, now_ns};
-use super::place::{Place, record};
+use super::place::{Place, record, settings};
 use super::table::{Aim, Cell, Column, Report};
-use headwater_log::{Offset, ReadLimit};
+use anyhow::Context;
+use headwater_log::metadata::TopicSettings;
+use headwater_log::{Offset, ReadLimit, TopicName};
 
 const COLUMNS: &[Column] = &[
     ("batch_bytes", "batch B"),
@@ -32,14 +34,20 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> 
 fn line(bench: &Bench, report: &mut Report, batch: usize, read: usize) -> anyhow::Result<f64> {
     // Nothing is kept in memory: every read is one of a file.
     let place = Place::with(&bench.root, "read", 1, |options| options.tail_bytes_max = 0)?;
-    let partition = &place.topic.partitions()[0];
+    // A batch has room for one of these records.
+    let settings = TopicSettings { batch_bytes_max: batch as u32, ..settings() };
+    let name = TopicName::new("read").context("a topic's name")?;
+    let topic = place.log.create_topic(&name, 1, settings).context("creating a topic")?.0;
+    let partition = &topic.partitions()[0];
     let value = vec![7; batch - 128];
-    for _ in 0..LOG_BYTES / batch {
+    for n in 1..=LOG_BYTES / batch {
         place.append_stepped(partition, &[record(&value)])?;
-        // A batch each: a commit seals.
-        place.commit()?;
-        place.keep_up()?;
+        if (n * batch).is_multiple_of(4 << 20) {
+            place.commit()?;
+            place.keep_up()?;
+        }
     }
+    place.commit()?;
     place.log.step_checkpoint().map_err(anyhow::Error::msg)?;
     let mut best = 0.0;
     for pass in ["first", "next"] {
