@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
 /// deletion of records and retention, producers that repeat themselves, transactions committed and aborted, replicas that
 /// follow, are cut back and lead.
-fn script() -> Vec<Step> {
+pub(crate) fn script() -> Vec<Step> {
     use Step::{
         Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, InTransaction, LookUp,
         Marker, Produce, ReadCommitted, Repeat, Spoil, Trim, Wait,
@@ -186,7 +186,7 @@ fn script_changes(dirs: usize) -> u64 {
 }
 
 /// A life in one data directory, or in two.
-fn in_dirs(seed: u64, dirs: usize) -> Sim {
+pub(crate) fn in_dirs(seed: u64, dirs: usize) -> Sim {
     let mut sim = Sim::new(seed);
     if dirs == 2 {
         sim.options.dirs.push("/more".into());

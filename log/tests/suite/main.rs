@@ -11,6 +11,7 @@ mod handles;
 mod inspect;
 mod lookup;
 mod model;
+mod points;
 mod random;
 mod repair;
 mod replica;
