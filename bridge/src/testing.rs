@@ -40,6 +40,11 @@ pub(crate) fn spec() -> TopicSpec {
         index_bytes_max: 10 << 20,
         segment_time: Duration::from_secs(3_600),
         batch_bytes_max: 1 << 20,
+        cleanup: headwater_config::Cleanup::Delete,
+        tombstone_retention: Duration::from_secs(86_400),
+        compaction_lag: Duration::ZERO,
+        compaction_lag_max: None,
+        compaction_dirty_percent: 50,
     }
 }
 

@@ -25,7 +25,7 @@ pub use defaults::defaults_file;
 pub use glob::Glob;
 pub use report::{Problem, Report};
 pub use settings::{
-    Ack, Codec, Config, DEFAULT_TOPIC, DiskBudget, Durability, HostPort, Limits, Listener,
+    Ack, Cleanup, Codec, Config, DEFAULT_TOPIC, DiskBudget, Durability, HostPort, Limits, Listener,
     LogFormat, Logging, Protocol, Route, Site, Storage, TopicDefaults, TopicRule, TopicSpec,
     Uplink, UplinkTopic, is_topic_name,
 };

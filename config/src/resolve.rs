@@ -8,7 +8,7 @@ use crate::glob::Glob;
 use crate::keys::{self, SECTIONS, SECTIONS_LATER};
 use crate::report::{Origin, Problems};
 use crate::settings::{
-    Codec, Config, DiskBudget, Durability, HostPort, Limits, Listener, LogFormat, Logging,
+    Cleanup, Codec, Config, DiskBudget, Durability, HostPort, Limits, Listener, LogFormat, Logging,
     Protocol, Site, Storage, TopicDefaults, TopicRule, TopicSpec,
 };
 use crate::tree::{Table, Value, default_listeners};
@@ -267,6 +267,30 @@ fn topic_spec(v: &Values, defaults: Option<&TopicSpec>, problems: &mut Problems)
             .or(defaults.map(|d| d.segment_time))
             .unwrap_or_default(),
         batch_bytes_max: u32::try_from(batch).unwrap_or(u32::MAX),
+        cleanup: match v.text("cleanup") {
+            Some("compact") => Cleanup::Compact,
+            Some("compact,delete") => Cleanup::CompactAndDelete,
+            Some(_) => Cleanup::Delete,
+            None => defaults.map(|d| d.cleanup).unwrap_or_default(),
+        },
+        tombstone_retention: v
+            .time("tombstone_retention")
+            .flatten()
+            .or(defaults.map(|d| d.tombstone_retention))
+            .unwrap_or_default(),
+        compaction_lag: v
+            .time("compaction_lag")
+            .flatten()
+            .or(defaults.map(|d| d.compaction_lag))
+            .unwrap_or_default(),
+        compaction_lag_max: v
+            .time("compaction_lag_max")
+            .unwrap_or(defaults.and_then(|d| d.compaction_lag_max)),
+        compaction_dirty_percent: v
+            .integer("compaction_dirty_percent")
+            .and_then(|percent| u8::try_from(percent).ok())
+            .or(defaults.map(|d| d.compaction_dirty_percent))
+            .unwrap_or_default(),
         compression,
         compression_level,
     }

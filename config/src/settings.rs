@@ -245,6 +245,18 @@ impl Codec {
     }
 }
 
+/// What becomes of old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cleanup {
+    /// Segments go by age and size.
+    #[default]
+    Delete,
+    /// The newest record of each key stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
 /// Settings of one topic, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -264,6 +276,16 @@ pub struct TopicSpec {
     pub segment_time: Duration,
     /// Largest batch.
     pub batch_bytes_max: u32,
+    /// What becomes of old records.
+    pub cleanup: Cleanup,
+    /// How long a tombstone that compaction has met stays.
+    pub tombstone_retention: Duration,
+    /// Younger records are not compacted.
+    pub compaction_lag: Duration,
+    /// Older records are compacted whatever else; `None` never.
+    pub compaction_lag_max: Option<Duration>,
+    /// Compact when this part has not been, in hundredths.
+    pub compaction_dirty_percent: u8,
     /// Codec of the batches made here.
     pub compression: Codec,
     /// Its level, `None` for its default.

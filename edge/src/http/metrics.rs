@@ -6,7 +6,7 @@
 use super::render::{Kind, Page, SERIES_MAX};
 use crate::node::Parts;
 use headwater_bridge::uplink::{UplinkState, UplinkStatus};
-use headwater_log::{LogStats, Topic};
+use headwater_log::{CompactionStats, LogStats, Topic};
 use headwater_mqtt::counters::{
     DropCause, LATENCY_BUCKETS, RefuseCause, ShardCounters, latency_bound,
 };
@@ -247,6 +247,7 @@ fn log(page: &mut Page, stats: &LogStats) {
     for (name, help, ns) in spent {
         page.single(name, Kind::Counter, help, ns as f64 / 1e9);
     }
+    compaction(page, &stats.compaction);
     let name = "headwater_log_directory_offline";
     page.family(name, Kind::Gauge, "1 while a data directory is offline; /health says why.");
     for directory in &stats.directories {
@@ -277,6 +278,74 @@ fn log(page: &mut Page, stats: &LogStats) {
         "Damaged places in segments that readers met since the start; /health names them.",
         stats.damage.len() as f64,
     );
+}
+
+fn compaction(page: &mut Page, stats: &CompactionStats) {
+    let series: [(&str, Kind, &str, f64); 10] = [
+        (
+            "headwater_log_compaction_passes_total",
+            Kind::Counter,
+            "Compaction passes ended, each over one partition.",
+            stats.passes as f64,
+        ),
+        (
+            "headwater_log_compaction_failures_total",
+            Kind::Counter,
+            "Compaction passes given up because of an error.",
+            stats.failures as f64,
+        ),
+        (
+            "headwater_log_compaction_read_bytes_total",
+            Kind::Counter,
+            "Bytes of segments that compaction read.",
+            stats.read_bytes as f64,
+        ),
+        (
+            "headwater_log_compaction_written_bytes_total",
+            Kind::Counter,
+            "Bytes of compacted segments written.",
+            stats.written_bytes as f64,
+        ),
+        (
+            "headwater_log_compaction_removed_bytes_total",
+            Kind::Counter,
+            "Bytes by which compaction made the log smaller.",
+            stats.removed_bytes as f64,
+        ),
+        (
+            "headwater_log_compaction_keyless_records_total",
+            Kind::Counter,
+            "Records dropped from compacted topics because they have no key.",
+            stats.keyless_records as f64,
+        ),
+        (
+            "headwater_log_compaction_seconds_total",
+            Kind::Counter,
+            "Time spent on compaction, its pauses included.",
+            stats.ns as f64 / 1e9,
+        ),
+        (
+            "headwater_log_compaction_since_last_seconds",
+            Kind::Gauge,
+            "Time since a pass last ended; -1 before there was one.",
+            stats.since_last_ns.map_or(-1.0, |ns| ns as f64 / 1e9),
+        ),
+        (
+            "headwater_log_compaction_dirty_ratio_max",
+            Kind::Gauge,
+            "Part of the dirtiest compacted partition that may be compacted and is not.",
+            stats.dirty_permille_max as f64 / 1e3,
+        ),
+        (
+            "headwater_log_compaction_uncleanable_partitions",
+            Kind::Gauge,
+            "Partitions that are not compacted because of damage in them.",
+            stats.uncleanable as f64,
+        ),
+    ];
+    for (name, kind, help, value) in series {
+        page.single(name, kind, help, value);
+    }
 }
 
 fn bridge(page: &mut Page, parts: &Parts) {

@@ -10,7 +10,7 @@
 use super::cleaner::Pace;
 use super::offset_map::OffsetMap;
 use super::plan::{Due, Now, Plan, SegmentFacts, group};
-use super::rewrite::{Body, Order, Rewritten, emptied, rewrite};
+use super::rewrite::{Body, Order, Rewritten, UNSTAMPED, emptied, rewrite};
 use super::swap::{Swap, cleaned_path};
 use super::transactions::{Marker, Transactions, marker_of};
 use super::{CompactionOptions, PassError};
@@ -160,12 +160,10 @@ impl Pass<'_> {
             self.walk(&inputs, map, map_end, &mut walked, &mut probe)?;
             // Nothing but the batch that says which offsets were here: there is nothing to gain.
             let spent = only.written() == HEADER_BYTES as u64;
-            if let Output::Probe(Probe { changed, unstamped }) = probe
+            if let Output::Probe(Probe { changed, horizon_ms }) = probe
                 && (spent || !changed)
             {
-                if unstamped {
-                    only.set_horizon(Some(UNSTAMPED));
-                }
+                only.set_horizon(horizon_ms);
                 *transactions = walked;
                 return Ok(());
             }
@@ -292,9 +290,6 @@ fn marker(body: &Body) -> Option<Marker> {
     body.records().next().and_then(Result::ok).map(|record| marker_of(record.key))
 }
 
-/// The horizon of a segment that has tombstones without one: they get it as soon as the clock is trusted.
-const UNSTAMPED: i64 = 0;
-
 /// Where what is left of the batches goes.
 enum Output {
     /// Nowhere: only whether anything changes is asked.
@@ -305,7 +300,7 @@ enum Output {
 #[derive(Debug, Default, Clone, Copy)]
 struct Probe {
     changed: bool,
-    unstamped: bool,
+    horizon_ms: Option<i64>,
 }
 
 impl Output {
@@ -318,19 +313,31 @@ impl Output {
         use std::ops::ControlFlow::{Break, Continue};
         match self {
             Self::Probe(probe) => match left {
-                Rewritten::Verbatim { unstamped } => probe.unstamped |= unstamped,
+                Rewritten::Verbatim { horizon_ms } => {
+                    probe.horizon_ms = latest(probe.horizon_ms, horizon_ms);
+                }
                 _ => {
                     probe.changed = true;
                     return Ok(Break(()));
                 }
             },
             Self::Writing(writing) => match left {
-                Rewritten::Verbatim { unstamped } => writing.put(bytes, unstamped, pace)?,
-                Rewritten::Changed { bytes, unstamped } => writing.put(&bytes, unstamped, pace)?,
+                Rewritten::Verbatim { horizon_ms } => writing.put(bytes, horizon_ms, pace)?,
+                Rewritten::Changed { bytes, horizon_ms } => {
+                    writing.put(&bytes, horizon_ms, pace)?
+                }
                 Rewritten::Gone => writing.last = Some(bytes.slice(..HEADER_BYTES)),
             },
         }
         Ok(Continue(()))
+    }
+}
+
+/// The horizon of two together: when the last of their tombstones may go, or at once if one has none yet.
+fn latest(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (one, other) {
+        (Some(UNSTAMPED), _) | (_, Some(UNSTAMPED)) => Some(UNSTAMPED),
+        (one, other) => one.max(other),
     }
 }
 
@@ -360,22 +367,21 @@ impl Writing {
         Ok(Self { path, file, segment, buffer: Vec::new(), at: 0, horizon_ms: None, last: None })
     }
 
-    fn put(&mut self, bytes: &[u8], unstamped: bool, pace: &Pace<'_>) -> Result<(), PassError> {
+    fn put(
+        &mut self,
+        bytes: &[u8],
+        horizon_ms: Option<i64>,
+        pace: &Pace<'_>,
+    ) -> Result<(), PassError> {
         let header = BatchHeader::parse(bytes).map_err(|reason| PassError::Damaged {
             path: self.path.clone(),
             byte: self.at,
             reason,
         })?;
-        let horizon = if unstamped { Some(UNSTAMPED) } else { header.delete_horizon_ms() };
-        // Any without a horizon wants another pass soon; else one when the last of them is over takes all.
-        self.horizon_ms = match (self.horizon_ms, horizon) {
-            (Some(UNSTAMPED), _) | (_, Some(UNSTAMPED)) => Some(UNSTAMPED),
-            (a, b) => a.max(b),
-        };
+        self.horizon_ms = latest(self.horizon_ms, horizon_ms);
         let base = crate::Offset::new(header.base_offset).unwrap_or_default();
         let last = crate::Offset::new(header.last_offset()).unwrap_or_default();
-        // A batch without records has no record with its largest timestamp.
-        let newest = if header.record_count > 0 { header.max_timestamp } else { i64::MIN };
+        let newest = header.max_timestamp;
         self.segment.note_written(&[(base, last, newest, bytes.len())]);
         self.buffer.extend_from_slice(bytes);
         self.last = None;
@@ -397,7 +403,7 @@ impl Writing {
         if self.segment.written() == 0
             && let Some(last) = self.last.take()
         {
-            self.put(&emptied(&last), false, pace)?;
+            self.put(&emptied(&last), None, pace)?;
         }
         self.flush(pace)?;
         let synced = self.file.sync_data();

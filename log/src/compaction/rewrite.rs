@@ -36,17 +36,20 @@ pub(super) struct RecordView<'a> {
 /// What becomes of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rewritten {
-    /// As it is; whether it keeps a tombstone that has no horizon yet.
+    /// As it is. In both: until when it keeps tombstones, if it has any; [`UNSTAMPED`] when that is not known yet.
     Verbatim {
-        unstamped: bool,
+        horizon_ms: Option<i64>,
     },
     /// With these bytes.
     Changed {
         bytes: Vec<u8>,
-        unstamped: bool,
+        horizon_ms: Option<i64>,
     },
     Gone,
 }
+
+/// The horizon of tombstones that have none yet: they get it as soon as the clock is trusted.
+pub(super) const UNSTAMPED: i64 = 0;
 
 /// What is to be done with one batch beside judging its records.
 #[derive(Debug, Clone, Copy)]
@@ -171,16 +174,16 @@ pub(super) fn rewrite(
     if kept.is_empty() {
         return Ok(match (order.retain_empty, header.record_count) {
             (false, _) => Rewritten::Gone,
-            (true, 0) => Rewritten::Verbatim { unstamped: false },
-            (true, _) => Rewritten::Changed { bytes: emptied(batch), unstamped: false },
+            (true, 0) => Rewritten::Verbatim { horizon_ms: None },
+            (true, _) => Rewritten::Changed { bytes: emptied(batch), horizon_ms: None },
         });
     }
-    let wants =
-        (tombstones || order.ends_empty_transaction) && header.delete_horizon_ms().is_none();
-    let horizon = order.new_horizon_ms.filter(|_| wants);
-    let unstamped = wants && horizon.is_none();
+    let keeps_tombstones = tombstones || order.ends_empty_transaction;
+    let stamped = header.delete_horizon_ms();
+    let horizon = order.new_horizon_ms.filter(|_| keeps_tombstones && stamped.is_none());
+    let horizon_ms = keeps_tombstones.then(|| stamped.or(horizon).unwrap_or(UNSTAMPED));
     if kept.len() == header.record_count.unsigned_abs() as usize && horizon.is_none() {
-        return Ok(Rewritten::Verbatim { unstamped });
+        return Ok(Rewritten::Verbatim { horizon_ms });
     }
     let mut out =
         Vec::with_capacity(batch.len() + if horizon.is_some() { kept.len() * 4 } else { 0 });
@@ -196,7 +199,7 @@ pub(super) fn rewrite(
     let level = order.compression.level.filter(|_| order.compression.codec == codec);
     if compress(Compression { codec, level }, &records, &mut out).is_err() {
         // A codec that got no memory: another pass may.
-        return Ok(Rewritten::Verbatim { unstamped });
+        return Ok(Rewritten::Verbatim { horizon_ms });
     }
     if let Some(horizon) = horizon {
         set(&mut out, 21, &(header.attributes | ATTRIBUTE_DELETE_HORIZON).to_be_bytes());
@@ -209,7 +212,7 @@ pub(super) fn rewrite(
     let count = i32::try_from(kept.len()).unwrap_or(i32::MAX);
     set(&mut out, 57, &count.to_be_bytes());
     finish(&mut out);
-    Ok(Rewritten::Changed { bytes: out, unstamped })
+    Ok(Rewritten::Changed { bytes: out, horizon_ms })
 }
 
 /// The header alone: it says which offsets were here, and what its producer's last sequence was.
@@ -218,7 +221,9 @@ pub(super) fn emptied(batch: &[u8]) -> Vec<u8> {
     let attributes = i16::from_be_bytes([out[21], out[22]]);
     let attributes = attributes & !(ATTRIBUTE_CODEC | ATTRIBUTE_DELETE_HORIZON);
     set(&mut out, 21, &attributes.to_be_bytes());
+    // No record, no timestamp. (Kafka leaves the largest one there, and then answers lookups by time with a batch that has none.)
     set(&mut out, 27, &(-1i64).to_be_bytes());
+    set(&mut out, 35, &(-1i64).to_be_bytes());
     set(&mut out, 57, &0i32.to_be_bytes());
     finish(&mut out);
     out

@@ -164,7 +164,15 @@ impl From<&headwater_config::TopicSpec> for TopicSettings {
                 level: spec.compression_level.and_then(|level| i8::try_from(level).ok()),
             },
             index_bytes_max: spec.index_bytes_max,
-            ..Self::default()
+            cleanup: match spec.cleanup {
+                headwater_config::Cleanup::Delete => Cleanup::Delete,
+                headwater_config::Cleanup::Compact => Cleanup::Compact,
+                headwater_config::Cleanup::CompactAndDelete => Cleanup::CompactAndDelete,
+            },
+            delete_retention_ms: ms(spec.tombstone_retention),
+            compaction_lag_ms_min: ms(spec.compaction_lag),
+            compaction_lag_ms_max: spec.compaction_lag_max.map(ms),
+            dirty_ratio_permille: u16::from(spec.compaction_dirty_percent) * 10,
         }
     }
 }

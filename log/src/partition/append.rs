@@ -19,6 +19,9 @@ const OPEN_BATCH_BYTES_MAX: usize = 512 << 10;
 /// A record cannot take more than this beside its key, value and headers, batch header included.
 const OVERHEAD_BYTES_MAX: usize = 128;
 
+/// As Kafka's LogValidator: compaction could only drop it.
+const KEYLESS: BatchError = BatchError::Refused("a compacted topic takes no record without a key");
+
 impl Partition {
     /// Adds records to the open batch under one lock (step 7). Either all are appended or none.
     /// The batch is sealed by the next commit cycle, by its size limit, or by any other kind of append.
@@ -33,6 +36,9 @@ impl Partition {
         let limit = self.batch_bytes_max.load(Ordering::Relaxed);
         for record in records {
             check_size(record, limit)?;
+        }
+        if records.iter().any(|r| r.key.is_none()) && self.settings.read().cleanup.compacts() {
+            return Err(KEYLESS.into());
         }
         let mut state = self.state.lock();
         self.check_leads()?;
@@ -90,7 +96,7 @@ impl Partition {
         if header.size_bytes() != batch.len() {
             return Err(BatchError::Field("batchLength").into());
         }
-        let batch = check_records(batch)?;
+        let batch = check_records(batch, self.settings.read().cleanup.compacts())?;
         let state = self.state.lock();
         self.check_leads()?;
         if let Sequence::Duplicate(base, last) = state.check_producer(&header, origin)? {
@@ -196,10 +202,12 @@ fn check_size(record: &RecordParts<'_>, limit_bytes: usize) -> Result<(), Append
 }
 
 /// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
-fn check_records(batch: BytesMut) -> Result<BytesMut, AppendError> {
+fn check_records(batch: BytesMut, keyed: bool) -> Result<BytesMut, AppendError> {
     let batch = batch.freeze();
     for record in batch::records(&batch)? {
-        record?;
+        if record?.key.is_none() && keyed {
+            return Err(KEYLESS.into());
+        }
     }
     // Nobody else holds it, so this does not copy.
     Ok(batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))

@@ -176,7 +176,10 @@ impl Partition {
     fn try_plan(&self, writer: &mut Writer, batches: &mut [TailBatch]) -> Result<(), PlanError> {
         let settings = self.settings.read();
         let segment_bytes = settings.segment_bytes.clamp(1, SEGMENT_BYTES_LIMIT);
-        let segment_ms = i64::try_from(settings.segment_ms).unwrap_or(i64::MAX);
+        // As Kafka: a record cannot be compacted in time while its segment is open.
+        let lag = settings.compaction_lag_ms_max.filter(|_| settings.cleanup.compacts());
+        let segment_ms = settings.segment_ms.min(lag.unwrap_or(u64::MAX));
+        let segment_ms = i64::try_from(segment_ms).unwrap_or(i64::MAX);
         // Kafka's rule for both indexes together: the time index has the larger entries, and one more at the end.
         let index_bytes_max = u64::from(settings.index_bytes_max);
         let entries_max = index_bytes_max / TIME_ENTRY_BYTES as u64;

@@ -13,6 +13,7 @@ pub(super) enum Kind {
     Text = 2,
     Int = 3,
     Long = 5,
+    Double = 6,
     List = 7,
 }
 
@@ -37,6 +38,9 @@ const LZ4_LEVEL: &str = "compression.lz4.level";
 const LZ4_LEVEL_DEFAULT: i64 = 9;
 const ZSTD_LEVEL: &str = "compression.zstd.level";
 const ZSTD_LEVEL_DEFAULT: i64 = 3;
+
+/// Kafka's way to say that nothing is compacted for its age alone.
+const LAG_UNLIMITED: u64 = i64::MAX as u64;
 
 /// Bounds of a batch: Kafka's smallest useful one and what fits a segment here.
 const BATCH_BYTES: std::ops::RangeInclusive<i64> = 1024..=(64 << 20);
@@ -66,6 +70,30 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             .to_owned(),
             Kind::List,
             "delete old segments, or keep the newest record per key",
+        ),
+        entry(
+            "delete.retention.ms",
+            settings.delete_retention_ms.to_string(),
+            Kind::Long,
+            "milliseconds that a tombstone stays once compaction has met it",
+        ),
+        entry(
+            "max.compaction.lag.ms",
+            settings.compaction_lag_ms_max.unwrap_or(LAG_UNLIMITED).to_string(),
+            Kind::Long,
+            "milliseconds after which a record is compacted whatever else",
+        ),
+        entry(
+            "min.cleanable.dirty.ratio",
+            (f64::from(settings.dirty_ratio_permille) / 1000.0).to_string(),
+            Kind::Double,
+            "compact when this part of what may be has not been yet",
+        ),
+        entry(
+            "min.compaction.lag.ms",
+            settings.compaction_lag_ms_min.to_string(),
+            Kind::Long,
+            "milliseconds before a record may be compacted",
         ),
         entry(
             GZIP_LEVEL,
@@ -165,6 +193,24 @@ pub(super) fn set(
                 1 => Cleanup::Compact,
                 _ => Cleanup::CompactAndDelete,
             };
+        }
+        "delete.retention.ms" => {
+            settings.delete_retention_ms = number(key, value, 0..=i64::MAX)?.unsigned_abs();
+        }
+        "max.compaction.lag.ms" => {
+            let ms = number(key, value, 1..=i64::MAX)?.unsigned_abs();
+            settings.compaction_lag_ms_max = Some(ms).filter(|ms| *ms != LAG_UNLIMITED);
+        }
+        "min.cleanable.dirty.ratio" => {
+            let ratio: f64 = value
+                .parse()
+                .ok()
+                .filter(|r| (0.0..=1.0).contains(r))
+                .ok_or_else(|| format!("{key}: {value:?} is not a number from 0 to 1"))?;
+            settings.dirty_ratio_permille = (ratio * 1000.0).round() as u16;
+        }
+        "min.compaction.lag.ms" => {
+            settings.compaction_lag_ms_min = number(key, value, 0..=i64::MAX)?.unsigned_abs();
         }
         DURABILITY => {
             let fsync = choice(key, value, &["memory", "fsync"])? == 1;
