@@ -16,7 +16,7 @@ const COLUMNS: &[Column] = &[
     ("mb_per_second", "  MB/s"),
     ("part", "part of bare"),
     ("cpu_ms_per_mb", "cpu ms/MB"),
-    ("device_per_byte", "written/byte"),
+    ("device_per_byte", "device/byte"),
 ];
 const PAUSE: Duration = Duration::from_micros(50);
 
@@ -47,7 +47,7 @@ fn line(bench: &Bench, report: &mut Report, bytes: usize, in_flight: usize) -> a
     let start = now_ns();
     while now_ns() - start < 3 * bench.line_ns {
         let (begin, begin_cpu) = (now_ns(), cpu_ns());
-        let device_before = device_bytes().unwrap_or(0);
+        let device_before = device_bytes(&bench.root).unwrap_or(0);
         while now_ns() - begin < 200_000_000 {
             match partition.append(&[record(&value)]) {
                 Ok(appended) => {
@@ -62,7 +62,7 @@ fn line(bench: &Bench, report: &mut Report, bytes: usize, in_flight: usize) -> a
         drain(partition, &mut waiting, 0)?;
         ours_ns += now_ns() - begin;
         ours_cpu += cpu_ns() - begin_cpu;
-        device += device_bytes().unwrap_or(0) - device_before;
+        device += device_bytes(&bench.root).unwrap_or(0) - device_before;
         let begin = now_ns();
         while now_ns() - begin < 200_000_000 {
             bares.push(bare.write()?);

@@ -18,7 +18,7 @@ const COLUMNS: &[Column] = &[
     ("partitions", "partitions"),
     ("commits_per_second", "commits/s"),
     ("journal_per_byte", "journal/byte"),
-    ("device_per_byte", "written/byte"),
+    ("device_per_byte", "device/byte"),
     ("gb_per_day", "GB/day"),
 ];
 /// Enough to make all files of the ring, which is done once in a directory's life.
@@ -37,7 +37,7 @@ struct Load {
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     report.table(
         "wear",
-        "bytes written per acknowledged byte of records: by the journal alone, and by the process as the kernel counts",
+        "bytes written per acknowledged byte of records: by the journal, and to the device (by everybody: nothing else should write)",
         COLUMNS,
     );
     let load = |bytes, rate, delay_ms, partitions| Load { bytes, rate, delay_ms, partitions };
@@ -72,7 +72,7 @@ fn line(bench: &Bench, report: &mut Report, load: Load) -> anyhow::Result<()> {
     place.log.step_checkpoint().map_err(anyhow::Error::msg)?;
     let running = place.log.start();
     let value = vec![7; load.bytes];
-    let (before, device_before) = (place.log.stats(), device_bytes());
+    let (before, device_before) = (place.log.stats(), device_bytes(&bench.root));
     let (start, mut sent) = (now_ns(), 0u64);
     let mut last = None;
     let time_ns = 3 * bench.line_ns;
@@ -102,7 +102,8 @@ fn line(bench: &Bench, report: &mut Report, load: Load) -> anyhow::Result<()> {
     running.close().map_err(anyhow::Error::msg)?;
     let acknowledged = (sent * load.bytes as u64) as f64;
     let journal = (after.journal_bytes - before.journal_bytes) as f64;
-    let device = device_bytes().zip(device_before).map(|(after, before)| (after - before) as f64);
+    let device =
+        device_bytes(&bench.root).zip(device_before).map(|(after, before)| (after - before) as f64);
     report.row(&[
         Cell::Count(load.bytes as u64),
         Cell::Number(sent as f64 / seconds, 0),
