@@ -15,6 +15,7 @@ mod points;
 mod random;
 mod repair;
 mod replica;
+mod room;
 mod sim;
 mod tail;
 mod transactions;

@@ -252,39 +252,6 @@ impl Sim {
         Ok(recovery)
     }
 
-    /// Limits the disk to what it holds now and so much more.
-    pub(crate) fn limit(&mut self, kib: Option<u32>) {
-        let used = self.disk.used_bytes();
-        self.disk.set_capacity(kib.map(|kib| used + u64::from(kib) * 1024));
-        self.tight = kib.is_some();
-    }
-
-    fn hold(&mut self, topic: &str, partition: usize, eighths: u32) {
-        let Some(target) = self.partition(topic, partition) else { return };
-        if target.missing().is_some() {
-            return;
-        }
-        let hold = target.hold("uplink");
-        let from = hold.checkpointed().get();
-        let room = (target.positions().high_watermark.get() - from).max(0);
-        let to = from + room * i64::from(eighths) / 8;
-        hold.checkpoint(Offset::new(to).expect("not negative"));
-        self.part(topic, partition).held = Some(to);
-    }
-
-    /// What an uplink does at a start, before anything can be deleted.
-    fn hold_again(&self) {
-        for (name, topic) in &self.model.topics {
-            let there = self.log().topic(name).filter(|there| there.id() == topic.id);
-            let partitions = there.iter().flat_map(|there| there.partitions());
-            for (partition, model) in partitions.zip(&topic.partitions) {
-                if let Some(held) = model.held {
-                    partition.hold("uplink").checkpoint(Offset::new(held).expect("not negative"));
-                }
-            }
-        }
-    }
-
     pub(crate) fn log(&self) -> &Log {
         self.log.as_ref().expect("the log is open")
     }
@@ -559,22 +526,6 @@ impl Sim {
         model.start_max = model.start_max.max(before);
         let cycles = cycles(self.log(), &target);
         self.model.pending.push((cycles, Change::Trimmed(id, partition, before)));
-    }
-
-    /// Retention may take whatever is there now from topics that have a limit.
-    fn allow_retention(&mut self) {
-        for topic in self.model.topics.values_mut() {
-            let limited =
-                |s: &TopicSettings| s.retention_ms.is_some() || s.retention_bytes.is_some();
-            let scarce = self.options.max_bytes.is_some() || self.options.min_free.is_some();
-            if scarce || topic.settings.iter().any(limited) {
-                for partition in &mut topic.partitions {
-                    // Never what an uplink still owes.
-                    let limit = partition.end.min(partition.held.unwrap_or(i64::MAX));
-                    partition.start_max = partition.start_max.max(limit);
-                }
-            }
-        }
     }
 
     /// Notes what the log acknowledges now, and checks its pointers.
