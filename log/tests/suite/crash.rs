@@ -181,7 +181,9 @@ fn script_changes(dirs: usize) -> u64 {
     let around = stats.journal_bytes > stats.journal_size_bytes;
     assert!(around || dirs > 1, "once around the ring: {stats:?}");
     assert_eq!(sim.refused, 0);
-    assert!(sim.disk.trace().iter().any(|line| line.contains("sync filesystem")));
+    // Spread over two directories, no checkpoint of one has so many files.
+    let wide = sim.disk.trace().iter().any(|line| line.contains("sync filesystem"));
+    assert!(wide || dirs > 1, "a checkpoint of many files");
     sim.disk.changes()
 }
 
