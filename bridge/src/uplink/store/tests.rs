@@ -145,7 +145,7 @@ fn a_move_is_noted_in_every_checkpoint_before_the_machine_is() {
     let append = |log: &Log| {
         let topic = log.topic("telemetry").unwrap();
         let headers = Headers::EMPTY;
-        let record = RecordParts { timestamp_ms: 1, key: None, value: Some(b"v"), headers };
+        let record = RecordParts { timestamp_ms: 1, key: Some(b"k"), value: Some(b"v"), headers };
         topic.partitions()[0].append(&[record]).unwrap();
         commit(log);
     };
