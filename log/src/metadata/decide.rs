@@ -123,7 +123,11 @@ pub fn decide(
             let leaves =
                 |d: &&DirectoryMetadata| d.number == *number && d.state == DirectoryState::Present;
             let left = state.directories().find(leaves);
-            let left = left.map(|d| DirectoryMetadata { state: DirectoryState::Absent, ..*d });
+            let left = left.map(|d| DirectoryMetadata {
+                state: DirectoryState::Absent,
+                changes: d.changes.saturating_add(1),
+                ..*d
+            });
             Ok(left.map(MetadataRecord::DirectorySet).into_iter().collect())
         }
     }

@@ -15,7 +15,7 @@
 //! | 5 | i64 next |
 //! | 6 | u64 next |
 //! | 7 | i32 epoch |
-//! | 8 | u16 number, id 16 bytes, u8 state (0 present, 1 absent, 2 gone) |
+//! | 8 | u16 number, id 16 bytes, u8 state (0 present, 1 absent, 2 gone), u32 changes of it |
 //!
 //! Partitions without directories are in number 0: all are, as long as there is only one.
 //!
@@ -122,6 +122,7 @@ impl MetadataRecord {
                     DirectoryState::Absent => 1,
                     DirectoryState::Gone => 2,
                 });
+                out.extend_from_slice(&directory.changes.to_be_bytes());
             }
         }
     }
@@ -172,7 +173,8 @@ impl MetadataRecord {
                     [2] => DirectoryState::Gone,
                     _ => return Err(MetadataError::Field("directory state")),
                 };
-                Self::DirectorySet(DirectoryMetadata { number, id, state })
+                let changes = reader.u32()?;
+                Self::DirectorySet(DirectoryMetadata { number, id, state, changes })
             }
         };
         match reader.rest.len() {

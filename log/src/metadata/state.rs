@@ -64,6 +64,8 @@ pub struct DirectoryMetadata {
     pub id: [u8; 16],
     /// Whether it is in use.
     pub state: DirectoryState,
+    /// How often that has changed: a directory that knows of more changes of its own has been taken in again since.
+    pub changes: u32,
 }
 
 /// One partition: its handle, and where it lives. Neither ever changes.

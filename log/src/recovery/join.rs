@@ -149,10 +149,18 @@ fn knows(of: &Claim<'_>, about: &Claim<'_>) -> bool {
     entry(of, about).is_some()
 }
 
-/// Whether the one has gone on without the other, or given it up, and not taken it in again.
+/// Whether the one has gone on without the other, or given it up, and the other has not been taken in again since: it would
+/// know. (The one that took it in may not: its own disk may have failed before it wrote that down.)
 fn has_left(one: &Claim<'_>, other: &Claim<'_>) -> bool {
-    let entries = || one.metadata.state.directories().filter(|d| d.id == other.id);
-    entries().count() > 0 && entries().all(|d| d.state != DirectoryState::Present)
+    let latest = |of: &Claim<'_>| {
+        let entries = of.metadata.state.directories().filter(|d| d.id == other.id);
+        entries.max_by_key(|d| d.number).copied()
+    };
+    let age = |d: DirectoryMetadata| (d.number, d.changes);
+    latest(one).is_some_and(|says| {
+        says.state != DirectoryState::Present
+            && latest(other).is_none_or(|knows| age(knows) < age(says))
+    })
 }
 
 /// Nothing would be lost with it.
@@ -174,7 +182,8 @@ pub(super) fn changes(
             return changes;
         }
         let number = DirectoryNumber::FIRST;
-        known.push(DirectoryMetadata { number, id: first, state: DirectoryState::Present });
+        let state = DirectoryState::Present;
+        known.push(DirectoryMetadata { number, id: first, state, changes: 0 });
         changes.clone_from(&known);
     }
     for directory in &known {
@@ -185,13 +194,15 @@ pub(super) fn changes(
             _ => DirectoryState::Absent,
         };
         if wanted != directory.state {
-            changes.push(DirectoryMetadata { state: wanted, ..*directory });
+            let count = directory.changes.saturating_add(1);
+            changes.push(DirectoryMetadata { state: wanted, changes: count, ..*directory });
         }
     }
     for (i, id) in joining.iter().enumerate() {
         // The configuration has far fewer directories than a number can count.
         let number = DirectoryNumber::new(u16::try_from(known.len() + i).unwrap_or(u16::MAX));
-        changes.push(DirectoryMetadata { number, id: *id, state: DirectoryState::Present });
+        let state = DirectoryState::Present;
+        changes.push(DirectoryMetadata { number, id: *id, state, changes: 0 });
     }
     changes
 }
@@ -214,7 +225,9 @@ mod tests {
     fn metadata(sequence: u64, directories: &[(u8, DirectoryState)], held: &[u16]) -> Metadata {
         let mut state = MetadataState::default();
         for (i, (n, directory)) in directories.iter().enumerate() {
-            let record = DirectoryMetadata { number: N(i as u16), id: id(*n), state: *directory };
+            let number = N(i as u16);
+            let changes = u32::from(*directory != Present);
+            let record = DirectoryMetadata { number, id: id(*n), state: *directory, changes };
             state.apply(&MetadataRecord::DirectorySet(record)).unwrap();
         }
         let partitions = held.iter().enumerate().map(|(i, directory)| PartitionMetadata {
@@ -277,6 +290,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_taken_in_again_is_not_behind_though_the_other_failed_to_note_it() {
+        let before = metadata(6, &[(1, Present), (2, Absent)], &[0, 1]);
+        let mut after = metadata(9, &[(1, Absent), (2, Absent)], &[0, 1]);
+        let back = DirectoryMetadata { number: N(1), id: id(2), state: Present, changes: 2 };
+        after.state.apply(&MetadataRecord::DirectorySet(back)).unwrap();
+        let planned = plan(&[claim(1, &before), claim(2, &after)]);
+        let fates = vec![Fate::Member(N(0)), Fate::Member(N(1))];
+        assert_eq!(planned, Plan { truth: Some(1), fates });
+    }
+
+    #[test]
     fn an_empty_folder_joins_unless_it_may_be_a_disk_that_is_missing() {
         assert_eq!(plan(&[EMPTY, EMPTY]), Plan { truth: None, fates: vec![Fate::Joins; 2] });
         let alone = metadata(4, &[], &[0]);
@@ -320,15 +344,20 @@ mod tests {
 
     #[test]
     fn metadata_names_who_is_there() {
-        let set = |number, n, state| DirectoryMetadata { number: N(number), id: id(n), state };
+        let set = |number, n, state, changes| DirectoryMetadata {
+            number: N(number),
+            id: id(n),
+            state,
+            changes,
+        };
         let alone = metadata(4, &[], &[0]).state;
         assert_eq!(changes(&alone, id(1), &[N(0)], &[]), [], "one directory writes nothing of it");
         let joined = changes(&alone, id(1), &[N(0)], &[id(2)]);
-        assert_eq!(joined, [set(0, 1, Present), set(1, 2, Present)]);
+        assert_eq!(joined, [set(0, 1, Present, 0), set(1, 2, Present, 0)]);
         let three = metadata(4, &[(1, Present), (2, Present), (3, Absent)], &[0, 1]).state;
         let found = changes(&three, id(1), &[N(0)], &[id(4)]);
-        assert_eq!(found, [set(1, 2, Absent), set(2, 3, Gone), set(3, 4, Present)]);
+        assert_eq!(found, [set(1, 2, Absent, 1), set(2, 3, Gone, 2), set(3, 4, Present, 0)]);
         let back = metadata(4, &[(1, Present), (2, Absent)], &[0, 1]).state;
-        assert_eq!(changes(&back, id(1), &[N(0), N(1)], &[]), [set(1, 2, Present)]);
+        assert_eq!(changes(&back, id(1), &[N(0), N(1)], &[]), [set(1, 2, Present, 2)]);
     }
 }
