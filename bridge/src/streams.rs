@@ -130,11 +130,18 @@ pub(crate) fn read(
         Err(ReadError::Deleted) => return Ok((number(from), left_out)),
         Err(error) => return Err(failure(&error)),
     };
-    let mut next = from;
+    let (mut next, mut plain_bytes) = (from, 0);
     for bytes in &found.batches {
+        // Compressed batches hold more than was read: memory is bounded by what they are in it.
+        if plain_bytes >= bytes_max && next > from {
+            return Ok((number(next), left_out));
+        }
         let before = out.len();
         match read_batch(bytes, stream, from, now_ms, out, &mut left_out) {
-            Ok(end) => next = next.max(end),
+            Ok((end, bytes)) => {
+                next = next.max(end);
+                plain_bytes += bytes;
+            }
             Err((error, end)) => {
                 out.truncate(before);
                 // What was whole before it is delivered first; the next read meets the damage again.
@@ -150,7 +157,7 @@ pub(crate) fn read(
     Ok((number(found.next.max(next)), left_out))
 }
 
-/// Adds the messages of one batch at or above `from`; returns its exclusive end.
+/// Adds the messages of one batch at or above `from`; returns its exclusive end, and the bytes its records take.
 fn read_batch(
     bytes: &Bytes,
     stream: StreamId,
@@ -158,15 +165,17 @@ fn read_batch(
     now_ms: i64,
     out: &mut Vec<Arc<Message>>,
     left_out: &mut LeftOut,
-) -> Result<Offset, (BatchError, Option<Offset>)> {
+) -> Result<(Offset, usize), (BatchError, Option<Offset>)> {
     let header = BatchHeader::parse(bytes).map_err(|error| (error, None))?;
     let end = Offset::new(header.last_offset()).map(|last| last.plus(1));
     let Some(end) = end else { return Err((BatchError::Field("base_offset"), None)) };
     // A Kafka client's batch: its `hw`, if any, means nothing here.
     if !header.is_made_here() {
-        return Ok(end);
+        return Ok((end, 0));
     }
-    for record in batch::records(bytes).map_err(|error| (error, Some(end)))? {
+    let records = batch::records(bytes).map_err(|error| (error, Some(end)))?;
+    let plain_bytes = records.plain_bytes();
+    for record in records {
         let record = record.map_err(|error| (error, Some(end)))?;
         if record.offset < from.get() {
             continue;
@@ -178,7 +187,7 @@ fn read_batch(
             Err(Hidden::Version(_) | Hidden::Malformed) => left_out.unreadable += 1,
         }
     }
-    Ok(end)
+    Ok((end, plain_bytes))
 }
 
 fn failure(error: &ReadError) -> ReadFailure {

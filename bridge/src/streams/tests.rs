@@ -199,6 +199,33 @@ fn reading_begins_inside_a_batch_and_below_the_start_is_gone() {
 }
 
 #[test]
+fn compressed_batches_are_delivered_and_memory_counts_what_is_in_them() {
+    let mut config = config();
+    config.topic_defaults.spec.compression = headwater_config::Codec::Zstd;
+    let mut node = Node::new(config);
+    let payload = vec![b'x'; 2_000];
+    let messages: Vec<_> = (0..20).map(|_| publish("a", &payload)).collect();
+    let before = node.offer(&messages);
+    node.start();
+    node.settle(&crate::testing::accepted(before.into_iter().last().unwrap()));
+    let last = node.offer(&messages).into_iter().last().unwrap();
+    let last = crate::testing::accepted(last);
+    node.settle(&last);
+    assert_eq!(node.delivered().len(), 40);
+    let (_, partition, _) = node.place(&last);
+    let stream = StreamId(u32::try_from(partition).unwrap());
+    let stored = node.bridge.stream(stream).unwrap();
+    let read = stored.read(Offset::ZERO, 1 << 16, ReadLimit::HighWatermark).unwrap();
+    assert!(read.batches.len() > 1, "both were read at once, as they are small");
+    let header = BatchHeader::parse(&read.batches[0]).unwrap();
+    assert_eq!(header.codec(), batch::compression::Codec::Zstd);
+    // The first batch has more than was asked for: the second one is for the next read.
+    let mut out = Vec::new();
+    assert_eq!(node.bridge.read(stream, 0, 10_000, &mut out), Ok(20));
+    assert_eq!(out.len(), 20);
+}
+
+#[test]
 fn what_was_dropped_is_in_the_ledger() {
     let mut node = Node::new(config());
     node.start();

@@ -76,6 +76,12 @@ impl<'a> RecordView<'a> {
 }
 
 impl Records {
+    /// Bytes of all of them, uncompressed.
+    #[must_use]
+    pub fn plain_bytes(&self) -> usize {
+        self.plain.len()
+    }
+
     /// The header of their batch.
     #[must_use]
     pub fn batch(&self) -> &BatchHeader {

@@ -1,3 +1,5 @@
+//! The codecs against themselves, against other writers, and against damage.
+
 use super::*;
 use crate::batch::{
     BatchBuilder, HEADER_BYTES, PLAIN_BYTES_MAX, RECORD_BYTES_MIN, Seal,
