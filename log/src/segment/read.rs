@@ -101,8 +101,10 @@ impl Reading<'_> {
                     return Ok(Read::Damaged(self.damage(first.byte, reason)?));
                 }
             };
-            let hole = header.base_offset > next.get() && !self.segment.is_sparse();
-            if hole && !batches.is_empty() {
+            // The base offset lies outside the CRC: only its place among the others vouches for it.
+            let base = header.base_offset;
+            let follows = base == next.get() || base > next.get() && self.segment.is_sparse();
+            if !follows && !batches.is_empty() {
                 break;
             }
             let end = header.last_offset() + 1;
