@@ -149,18 +149,30 @@ fn knows(of: &Claim<'_>, about: &Claim<'_>) -> bool {
     entry(of, about).is_some()
 }
 
-/// Whether the one has gone on without the other, or given it up, and the other has not been taken in again since: it would
-/// know. (The one that took it in may not: its own disk may have failed before it wrote that down.)
+/// Whether the one has gone on without the other, or given it up. One that has been taken in again since, and then went on
+/// without the first, knows better: the first failed before it could write that down.
 fn has_left(one: &Claim<'_>, other: &Claim<'_>) -> bool {
-    let latest = |of: &Claim<'_>| {
-        let entries = of.metadata.state.directories().filter(|d| d.id == other.id);
-        entries.max_by_key(|d| d.number).copied()
-    };
+    let outdated = says_later(other, one) && says_left(other, one) && !says_later(one, other);
+    says_left(one, other) && !outdated
+}
+
+/// What a claim says last of an id.
+fn latest(of: &Claim<'_>, id: [u8; 16]) -> Option<DirectoryMetadata> {
+    let entries = of.metadata.state.directories().filter(|d| d.id == id);
+    entries.max_by_key(|d| d.number).copied()
+}
+
+fn says_left(one: &Claim<'_>, other: &Claim<'_>) -> bool {
+    latest(one, other.id).is_some_and(|d| d.state != DirectoryState::Present)
+}
+
+/// Whether a directory knows of a change of its own state that the other does not.
+fn says_later(one: &Claim<'_>, other: &Claim<'_>) -> bool {
     let age = |d: DirectoryMetadata| (d.number, d.changes);
-    latest(one).is_some_and(|says| {
-        says.state != DirectoryState::Present
-            && latest(other).is_none_or(|knows| age(knows) < age(says))
-    })
+    match (latest(one, one.id), latest(other, one.id)) {
+        (Some(own), Some(others)) => age(own) > age(others),
+        _ => false,
+    }
 }
 
 /// Nothing would be lost with it.
@@ -193,8 +205,10 @@ pub(super) fn changes(
             _ if state.partitions_in(directory.number) == 0 => DirectoryState::Gone,
             _ => DirectoryState::Absent,
         };
-        if wanted != directory.state {
-            let count = directory.changes.saturating_add(1);
+        // Said anew at each start without it: it may have been taken in by one that was cut short, which is then void.
+        let again = wanted == DirectoryState::Absent && directory.state == wanted;
+        if wanted != directory.state || again {
+            let count = directory.changes.saturating_add(if again { 2 } else { 1 });
             changes.push(DirectoryMetadata { state: wanted, changes: count, ..*directory });
         }
     }
@@ -298,6 +312,21 @@ mod tests {
         let planned = plan(&[claim(1, &before), claim(2, &after)]);
         let fates = vec![Fate::Member(N(0)), Fate::Member(N(1))];
         assert_eq!(planned, Plan { truth: Some(1), fates });
+    }
+
+    #[test]
+    fn one_that_was_taken_in_by_a_start_that_was_cut_short_is_still_behind() {
+        let truth = metadata(6, &[(1, Absent), (2, Present)], &[0, 1]);
+        let mut taken_in = metadata(9, &[(1, Absent), (2, Present)], &[0, 1]);
+        let back = DirectoryMetadata { number: N(0), id: id(1), state: Present, changes: 2 };
+        taken_in.state.apply(&MetadataRecord::DirectorySet(back)).unwrap();
+        let fates = vec![Fate::Member(N(0)), Fate::Member(N(1))];
+        let planned = plan(&[claim(1, &taken_in), claim(2, &truth)]);
+        assert_eq!(planned, Plan { truth: Some(1), fates });
+        // The next start without it says so again, with a number that the other cannot have.
+        let again = changes(&truth.state, id(1), &[N(1)], &[]);
+        let set = DirectoryMetadata { number: N(0), id: id(1), state: Absent, changes: 3 };
+        assert_eq!(again, [set]);
     }
 
     #[test]
