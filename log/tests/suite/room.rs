@@ -27,7 +27,9 @@ impl Sim {
 
     /// What an uplink does at a start, before anything can be deleted.
     pub(crate) fn hold_again(&self) {
-        for (name, topic) in &self.model.topics {
+        // A topic whose deletion was not acknowledged may be back.
+        let graves = self.model.graves.iter().map(|(name, topic, _)| (name, topic));
+        for (name, topic) in self.model.topics.iter().chain(graves) {
             let there = self.log().topic(name).filter(|there| there.id() == topic.id);
             let partitions = there.iter().flat_map(|there| there.partitions());
             for (partition, model) in partitions.zip(&topic.partitions) {
