@@ -121,6 +121,27 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
 }
 
 fn log(page: &mut Page, stats: &LogStats) {
+    log_counters(page, stats);
+    log_gauges(page, stats);
+    log_times(page, stats);
+    compaction(page, &stats.compaction);
+    let name = "headwater_log_directory_offline";
+    page.family(name, Kind::Gauge, "1 while a data directory is offline; /health says why.");
+    for directory in &stats.directories {
+        let path = directory.path.display().to_string();
+        let offline = f64::from(u8::from(directory.offline.is_some()));
+        page.series(name, &[("dir", &path)], offline);
+    }
+    log_histograms(page, stats);
+    page.single(
+        "headwater_log_damaged_places",
+        Kind::Gauge,
+        "Damaged places in segments that readers met since the start; /health names them.",
+        stats.damage.len() as f64,
+    );
+}
+
+fn log_counters(page: &mut Page, stats: &LogStats) {
     let counters: [(&str, &str, u64); 10] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
@@ -164,6 +185,9 @@ fn log(page: &mut Page, stats: &LogStats) {
     for (name, help, value) in counters {
         page.single(name, Kind::Counter, help, value as f64);
     }
+}
+
+fn log_gauges(page: &mut Page, stats: &LogStats) {
     let gauges: [(&str, &str, f64); 13] = [
         (
             "headwater_log_journal_used_bytes",
@@ -226,6 +250,9 @@ fn log(page: &mut Page, stats: &LogStats) {
     for (name, help, value) in gauges {
         page.single(name, Kind::Gauge, help, value);
     }
+}
+
+fn log_times(page: &mut Page, stats: &LogStats) {
     let spent: [(&str, &str, u64); 4] = [
         (
             "headwater_log_ring_wait_seconds_total",
@@ -247,14 +274,9 @@ fn log(page: &mut Page, stats: &LogStats) {
     for (name, help, ns) in spent {
         page.single(name, Kind::Counter, help, ns as f64 / 1e9);
     }
-    compaction(page, &stats.compaction);
-    let name = "headwater_log_directory_offline";
-    page.family(name, Kind::Gauge, "1 while a data directory is offline; /health says why.");
-    for directory in &stats.directories {
-        let path = directory.path.display().to_string();
-        let offline = f64::from(u8::from(directory.offline.is_some()));
-        page.series(name, &[("dir", &path)], offline);
-    }
+}
+
+fn log_histograms(page: &mut Page, stats: &LogStats) {
     // Bucket i holds syncs of at most 64 us << i; the last one the rest.
     let last = stats.sync_histogram.len() - 1;
     let bound = |i: usize| (i < last).then(|| 64e-6 * (1_u64 << i) as f64);
@@ -271,12 +293,6 @@ fn log(page: &mut Page, stats: &LogStats) {
         "Bytes of record batches per commit.",
         stats.size_histogram.iter().enumerate().map(|(i, n)| (bound(i), *n)),
         stats.committed_bytes as f64,
-    );
-    page.single(
-        "headwater_log_damaged_places",
-        Kind::Gauge,
-        "Damaged places in segments that readers met since the start; /health names them.",
-        stats.damage.len() as f64,
     );
 }
 

@@ -77,8 +77,9 @@ pub(super) fn run(
         };
         outcome.recoveries_ms.push((clock.monotonic_ns() - asked) / 1_000_000);
         outcome.rounds += 1;
-        outcome.lost =
-            account.check(&topic, outcome.rounds % ALL_EVERY == 0 && options.fill == 0).err();
+        outcome.lost = account
+            .check(&topic, outcome.rounds.is_multiple_of(ALL_EVERY) && options.fill == 0)
+            .err();
         outcome.acknowledged = account.records();
         // Dropped without an end: as after a crash.
         drop(log);
@@ -131,7 +132,7 @@ fn start(folder: &Own, partitions: u32) -> anyhow::Result<Child> {
 fn live(child: &mut Killed, account: &mut Account, random: &mut Random) -> anyhow::Result<bool> {
     let stdout = child.0.stdout.take().context("the pipe")?;
     // Every eighth is killed wherever it is, perhaps in the middle of its own recovery.
-    let blind = random.next() % 8 == 0;
+    let blind = random.next().is_multiple_of(8);
     let life = Duration::from_millis(random.next() % if blind { 60 } else { LIFE_MS_MAX });
     std::thread::scope(|scope| {
         let (open, is_open) = std::sync::mpsc::channel();

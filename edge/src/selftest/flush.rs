@@ -124,14 +124,14 @@ fn judge(sync_ns: u64, write_ns: u64, device: &Device) -> Verdict {
 }
 
 fn device(folder: &Path) -> Device {
-    let mut device = Device::default();
     // The magic numbers of statfs(2).
-    device.filesystem = match rustix::fs::statfs(folder).map(|stat| stat.f_type) {
+    let filesystem = match rustix::fs::statfs(folder).map(|stat| stat.f_type) {
         Ok(0x0102_1994 | 0x8584_58f6) => Filesystem::Memory,
         Ok(0x794c_7630) => Filesystem::Layered,
         Ok(0x6969 | 0xff53_4d42 | 0xfe53_4d42 | 0x0102_1997) => Filesystem::Network,
         _ => Filesystem::Other,
     };
+    let mut device = Device { filesystem, ..Device::default() };
     let Ok(metadata) = std::fs::metadata(folder) else { return device };
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let Ok(mut path) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {

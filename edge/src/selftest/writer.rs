@@ -49,7 +49,7 @@ fn write(log: &Log, mine: &[(usize, &Arc<Partition>)], thread: usize) -> anyhow:
         let mut waiting: Vec<(usize, Position)> = Vec::with_capacity(mine.len());
         for (index, (number, partition)) in mine.iter().enumerate() {
             // Not all in each round: commits of all sizes.
-            if random.next() % 4 == 0 {
+            if random.next().is_multiple_of(4) {
                 continue;
             }
             let count = 1 + random.next() % RECORDS_MAX;

@@ -249,8 +249,10 @@ pub(crate) fn batch_by(
     bytes.put_i32(-1);
     bytes.put_i32(count);
     bytes.put_slice(&body);
-    change(&mut bytes);
     batch::readdress(&mut bytes, producer, epoch, sequence);
+    change(&mut bytes);
+    let crc = crc_fast::crc32_iscsi(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     bytes.freeze()
 }
 
