@@ -53,12 +53,16 @@ const INDEX_BYTES: std::ops::RangeInclusive<i64> = 1024..=(1 << 30);
 
 /// Everything that DescribeConfigs shows for a topic.
 pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
-    let entry = |key, value: String, kind, text| Entry { key, value, kind, text };
-    let limit = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
-    let durability = match settings.durability {
-        Durability::Memory => "memory",
-        Durability::Fsync => "fsync",
-    };
+    let parts =
+        [cleanup(settings), compression(settings), acceptance(settings), segments(settings)];
+    parts.concat()
+}
+
+fn entry(key: &'static str, value: String, kind: Kind, text: &'static str) -> Entry {
+    Entry { key, value, kind, text }
+}
+
+fn cleanup(settings: &TopicSettings) -> Vec<Entry> {
     vec![
         entry(
             "cleanup.policy",
@@ -95,6 +99,11 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             Kind::Long,
             "milliseconds before a record may be compacted",
         ),
+    ]
+}
+
+fn compression(settings: &TopicSettings) -> Vec<Entry> {
+    vec![
         entry(
             GZIP_LEVEL,
             level_shown(settings, Codec::Gzip, GZIP_LEVEL_DEFAULT),
@@ -118,6 +127,15 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             Kind::Int,
             "level of compression.type = zstd",
         ),
+    ]
+}
+
+fn acceptance(settings: &TopicSettings) -> Vec<Entry> {
+    let durability = match settings.durability {
+        Durability::Memory => "memory",
+        Durability::Fsync => "fsync",
+    };
+    vec![
         entry(
             DURABILITY,
             durability.to_owned(),
@@ -137,6 +155,12 @@ pub(super) fn entries(settings: &TopicSettings) -> Vec<Entry> {
             "timestamps are the producer's",
         ),
         entry("min.insync.replicas", "1".to_owned(), Kind::Int, "one node holds every partition"),
+    ]
+}
+
+fn segments(settings: &TopicSettings) -> Vec<Entry> {
+    let limit = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
+    vec![
         entry(
             "retention.bytes",
             limit(settings.retention_bytes),
