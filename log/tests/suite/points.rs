@@ -5,6 +5,8 @@
 //! with the test that makes it.
 
 use crate::crash::{in_dirs, script};
+use crate::sim::{Step, settings};
+use headwater_log::metadata::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Points that a stop of the script can be.
@@ -109,10 +111,23 @@ fn every_crash_point_is_reached() {
             table.join("\n")
         );
     }
-    assert!(sim.log().stats().ring_waits > 0, "11: no full ring");
+    full_ring();
     // Elsewhere: 5 and 9 in `damage` (segments ahead of a torn journal; a rotten cycle below `synced_through`), 16 cannot be
     // (all goes through the journal first), 17 and 18 in `crash` (each sync and each write failing), 19 in `crash` (every
     // stop once more inside the recovery), 20 in `directory` (a killed life of the released format), 21 with MQTT's sessions.
+}
+
+/// 11: commits that wait for a full ring, because nobody checkpoints.
+fn full_ring() {
+    let mut sim = in_dirs(2, 1);
+    sim.open().expect("a new directory");
+    let settings = settings(Durability::Fsync);
+    sim.step(&Step::Create { topic: "sensors", partitions: 1, settings });
+    let append = Step::Append { topic: "sensors", partition: 0, records: 4, bytes: 900 };
+    for _ in 0..100 {
+        sim.run(&[append.clone(), Step::Commit]);
+    }
+    assert!(sim.log().stats().ring_waits > 0, "11: no full ring");
 }
 
 impl<'a> Past<'a> {

@@ -402,7 +402,8 @@ impl Sim {
             let record =
                 RecordParts { timestamp_ms: 0, key: None, value: None, headers: Headers::EMPTY };
             let refused = target.append(&[record]);
-            assert!(matches!(refused, Err(AppendError::Offline(_))), "{refused:?}");
+            let refuses = matches!(refused, Err(AppendError::Offline(_) | AppendError::NotLeader));
+            assert!(refuses, "{refused:?}");
             assert!(target.read(Offset::ZERO, 1, ReadLimit::HighWatermark).is_err());
             return;
         }
