@@ -136,7 +136,7 @@ impl Partition {
     }
 
     /// Whether clients append here. With the state locked.
-    fn check_leads(&self) -> Result<(), AppendError> {
+    pub(super) fn check_leads(&self) -> Result<(), AppendError> {
         if self.role() == Role::Follower { Err(AppendError::NotLeader) } else { Ok(()) }
     }
 

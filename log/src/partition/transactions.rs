@@ -132,6 +132,7 @@ impl Partition {
         let batch = marker.encode();
         let header = BatchHeader::parse(&batch)?;
         let state = self.state.lock();
+        self.check_leads()?;
         state.producers.check_marker(marker)?;
         self.admit(&state)?;
         Ok(self.push(state, batch, &header, Some(marker.end)))
