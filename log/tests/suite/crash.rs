@@ -1,7 +1,8 @@
 //! A scripted life, ended after every single operation, in every way that the disk may end it.
 
 use crate::replica::Replica;
-use crate::sim::{End, Sim, Step, settings};
+use crate::sim::{End, Sim, settings};
+use crate::step::Step;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{FakeDisk, Fault, Outcome};
 use headwater_log::metadata::{Durability, TopicSettings};

@@ -1,6 +1,7 @@
 //! Bytes that are not what they were: newer versions, rot in segments and in the journal, torn tails.
 
-use crate::sim::{End, Sim, Step, read_all, settings};
+use crate::sim::{End, Sim, read_all, settings};
+use crate::step::Step;
 use headwater_log::disk::fake::FakeDisk;
 use headwater_log::metadata::Durability;
 use headwater_log::{Offset, OpenError, ReadError, ReadLimit};

@@ -1,6 +1,8 @@
 //! The data directory as a whole: one holder, a full disk, producer ids, and fixtures of this version's formats.
 
-use crate::sim::{End, Sim, Step, client_batch, options, read_all, settings};
+use crate::clients::client_batch;
+use crate::sim::{End, Sim, options, read_all, settings};
+use crate::step::Step;
 use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
 use headwater_log::metadata::{Durability, TopicSettings};

@@ -5,8 +5,9 @@
 //! leaves and a swap in the journal, a truncated replica, deleted records, a deleted topic, a `memory` topic; and two data
 //! directories of one log.
 
+use crate::clients::client_batch;
 use crate::directory::{fixture, plant_folder};
-use crate::sim::{client_batch, options, settings};
+use crate::sim::{options, settings};
 use bytes::{Bytes, BytesMut};
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::batch::marker::{EndTransaction, TransactionMarker};

@@ -1,6 +1,7 @@
 //! `verify` at the end of every life: what a crash leaves is never damage, and what is damaged is always found.
 
-use crate::sim::{Sim, Step, settings};
+use crate::sim::{Sim, settings};
+use crate::step::Step;
 use headwater_log::disk::fake::FakeDisk;
 use headwater_log::inspect::{self, InspectError, Severity, Verdict};
 use headwater_log::metadata::Durability;

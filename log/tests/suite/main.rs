@@ -1,8 +1,10 @@
 //! The log on a disk that forgets: crashes at every operation, faults at every operation, damage, versions.
 //!
-//! `sim` drives a log step by step against the ledger of `model`; `verify` says what must hold after a
-//! restart. A failing case prints the line that plays it again.
+//! `sim` drives a log through the steps of `step` against the ledger of `model`, into which `collect` takes what is acknowledged;
+//! `verify` says what must hold after a restart. A failing case prints the line that plays it again.
 
+mod clients;
+mod collect;
 mod crash;
 mod damage;
 mod directory;
@@ -17,6 +19,7 @@ mod repair;
 mod replica;
 mod room;
 mod sim;
+mod step;
 mod tail;
 mod transactions;
 mod verify;

@@ -5,7 +5,8 @@
 //! with the test that makes it.
 
 use crate::crash::{in_dirs, script};
-use crate::sim::{Step, settings};
+use crate::sim::settings;
+use crate::step::Step;
 use headwater_log::metadata::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 

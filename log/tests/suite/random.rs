@@ -4,7 +4,8 @@
 use crate::TOPICS;
 use crate::crash::case;
 use crate::replica::Replica;
-use crate::sim::{End, Random, Sim, Step, settings};
+use crate::sim::{End, Random, Sim, settings};
+use crate::step::Step;
 use crate::transactions::PRODUCERS;
 use headwater_log::Share;
 use headwater_log::batch::compression::{Codec, Compression};

@@ -2,7 +2,8 @@
 //! it leaves something that can be repaired.
 
 use crate::inspect::{closed, files};
-use crate::sim::{Sim, Step};
+use crate::sim::Sim;
+use crate::step::Step;
 use headwater_log::disk::fake::{FakeDisk, Outcome};
 use headwater_log::inspect::{self, InspectError, Repaired};
 use headwater_log::metadata::{Durability, TopicSettings};

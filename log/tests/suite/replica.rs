@@ -1,7 +1,8 @@
 //! Steps of a partition that is one replica of several: leaderships, batches of a leader, truncation, the high watermark.
 
+use crate::clients::client_batch;
 use crate::model::{PartitionModel, Sent};
-use crate::sim::{Sim, client_batch};
+use crate::sim::Sim;
 use headwater_log::batch;
 use headwater_log::{LeaderEpoch, Offset, Partition, ReadError, ReadLimit, ReplicaError, Role};
 

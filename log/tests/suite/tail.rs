@@ -4,7 +4,8 @@
 //! The tail is in the journal (an `fsync` topic after its checkpoint) or in the segment (a `memory` topic). `HEADWATER_EVERY=1`
 //! visits every byte; without it a sample of them, which is what a run without optimisation has time for.
 
-use crate::sim::{Sim, Step, settings};
+use crate::sim::{Sim, settings};
+use crate::step::Step;
 use headwater_log::batch;
 use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::{Offset, OpenError, Partition, ReadError, ReadLimit};

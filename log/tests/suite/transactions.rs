@@ -3,10 +3,12 @@
 //! The records of a transaction and its markers say in their values what they are; [`Naive`] folds the whole history, record
 //! by record, and knows nothing of snapshots, indexes and positions.
 
+use crate::clients::client_batch;
 use crate::crash::case;
 use crate::lookup::timestamp_of;
 use crate::model::{Entry, PartitionModel};
-use crate::sim::{End, Random, Sim, Step, client_batch, settings};
+use crate::sim::{End, Random, Sim, settings};
+use crate::step::Step;
 use bytes::{Bytes, BytesMut};
 use headwater_log::batch::marker::{EndTransaction, TransactionMarker, end_of};
 use headwater_log::batch::{self, BatchHeader};

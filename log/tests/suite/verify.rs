@@ -1,9 +1,11 @@
 //! What must be so after a restart, whatever happened before it.
 
+use crate::clients::client_batch;
 use crate::lookup::check_lookups;
 use crate::model::{Entry, PartitionModel, TopicModel};
 use crate::replica::{Replica, check_restarted};
-use crate::sim::{End, Sim, Step, client_batch, directory, read_all};
+use crate::sim::{End, Sim, directory, read_all};
+use crate::step::Step;
 use crate::transactions::check_committed;
 use headwater_log::metadata::Durability;
 use headwater_log::{LeaderEpoch, Offset, Partition, Role, Topic};
