@@ -36,7 +36,7 @@ pub(crate) struct Committer {
     pub(crate) journal: Journal,
     cycle: CycleBuilder,
     waiting: Vec<Arc<Partition>>,
-    /// Partitions whose making other directories have not synced yet.
+    /// Partitions whose making is not synced in all directories, nor will be with this cycle.
     unmade: Vec<Arc<Partition>>,
     /// Partitions deleted here, with the record that did it, which other directories have not synced yet.
     undeleted: Vec<(u64, Arc<Partition>)>,
@@ -79,9 +79,11 @@ impl Committer {
         }
         directory.node.note_failures();
         shared.queue.take(&mut self.waiting);
-        self.follow_others(directory);
+        let mut journalled = shared.committed_sequence.load(Ordering::Acquire);
+        let control_bytes_max = directory.node.limits.control_bytes_max;
         let controls =
-            take_controls(&mut shared.controls.lock(), directory.node.limits.control_bytes_max);
+            take_controls(&mut shared.controls.lock(), control_bytes_max, &mut journalled);
+        self.follow_metadata(directory, journalled);
         if self.waiting.is_empty() && controls.is_empty() {
             return false;
         }
@@ -97,10 +99,12 @@ impl Committer {
 
     /// What stands in metadata that another directory has not synced must not be built upon: that directory may be the only one
     /// that the next start finds. A new partition commits nothing until all know of it, and a deleted one keeps its files.
-    fn follow_others(&mut self, directory: &Directory) {
+    /// Nor does one whose making has no room in this cycle: here metadata has come to `journalled` when it is synced.
+    fn follow_metadata(&mut self, directory: &Directory, journalled: u64) {
         let others = directory.node.committed_beside(Some(&directory.shared));
+        let known = others.min(journalled);
         self.waiting.append(&mut self.unmade);
-        self.unmade = self.waiting.extract_if(.., |p| p.created() > others).collect();
+        self.unmade = self.waiting.extract_if(.., |p| p.created() > known).collect();
         for (_, partition) in self.undeleted.extract_if(.., |(deletion, _)| *deletion <= others) {
             directory.put_aside(&partition);
         }
@@ -344,7 +348,7 @@ impl Committer {
         shared.queue.committed();
         shared.notify();
         self.undeleted.extend(gathered.deleted);
-        self.follow_others(directory);
+        self.follow_metadata(directory, shared.committed_sequence.load(Ordering::Acquire));
         for partition in full {
             partition.flush()?;
         }
@@ -406,8 +410,9 @@ impl Committer {
     }
 }
 
-/// Takes what one cycle has room for, in order; up to and with the first deletion.
-fn take_controls(waiting: &mut Controls, bytes_max: usize) -> Controls {
+/// Takes what one cycle has room for, in order; up to and with the first deletion. `journalled` is the metadata record up to which
+/// the journal has come, and then will have.
+fn take_controls(waiting: &mut Controls, bytes_max: usize, journalled: &mut u64) -> Controls {
     let count = waiting.partitions.len().min(bytes_max / CONTROL_BYTES_MAX);
     let mut taken = Controls {
         partitions: waiting.partitions.drain(..count).collect(),
@@ -415,18 +420,17 @@ fn take_controls(waiting: &mut Controls, bytes_max: usize) -> Controls {
         ..Controls::default()
     };
     let mut bytes = 0;
-    while let Some((sequence, record)) = waiting.metadata.pop_front() {
-        bytes += record.len();
-        let sequence_taken = sequence;
-        taken.metadata.push_back((sequence, record));
-        let (deleted, rest) = std::mem::take(&mut waiting.deleted)
-            .into_iter()
-            .partition(|(deletion, _)| *deletion <= sequence_taken);
-        waiting.deleted = rest;
-        taken.deleted = deleted;
+    loop {
+        // Those too whose record went with a cycle that ran between the two of them being queued.
+        taken
+            .deleted
+            .extend(waiting.deleted.extract_if(.., |(deletion, _)| *deletion <= *journalled));
         if bytes >= bytes_max || !taken.deleted.is_empty() {
-            break;
+            return taken;
         }
+        let Some((sequence, record)) = waiting.metadata.pop_front() else { return taken };
+        bytes += record.len();
+        *journalled = sequence;
+        taken.metadata.push_back((sequence, record));
     }
-    taken
 }

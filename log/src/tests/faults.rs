@@ -311,6 +311,32 @@ fn a_rotten_cycle_that_was_synced_is_made_up_from_the_segment_or_named() {
 }
 
 #[test]
+fn a_batch_is_not_acknowledged_ahead_of_the_making_of_its_topic() {
+    let mut rig = Rig::new();
+    // The metadata of one cycle is bounded by the file: not all of it fits.
+    rig.options.journal_file_bytes = 64 << 10;
+    let (log, _) = rig.open();
+    let name = |n: usize| format!("{n}-{}", "x".repeat(200));
+    for n in 0..90 {
+        topic(&log, &name(n), 5, settings());
+    }
+    let last = log.topic(&name(89)).unwrap().partitions()[0].clone();
+    let at = append(&last, "value").last;
+    let mut steps = 0;
+    while last.settled(AckPoint::Synced, at) == Settled::Waiting {
+        assert!(log.step_commit());
+        steps += 1;
+    }
+    drop((log, last));
+    rig.crash();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    let topic = log.topic(&name(89)).expect("it has an acknowledged record");
+    assert_eq!(values(&topic.partitions()[0]), ["value"]);
+    assert!(steps > 1, "more than a cycle has room for");
+}
+
+#[test]
 fn a_checkpoint_without_room_keeps_the_journal_and_everything_in_it() {
     let mut rig = Rig::new();
     rig.options.journal_file_bytes = 64 << 10;
