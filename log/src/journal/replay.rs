@@ -103,6 +103,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The header at this place, of whatever generation.
     fn header(&self, slot: usize, at: u64) -> io::Result<Option<Header>> {
         let slot = &self.slots[slot];
         if at < BLOCK_BYTES || at + BLOCK_BYTES > slot.size_bytes {
@@ -111,7 +112,7 @@ impl Reader<'_> {
         let mut head = [0; HEADER_BYTES];
         let n = read_full_at(&*slot.file, &mut head, at)?;
         Ok(Header::decode(&head[..n], self.directory_id)
-            .filter(|h| h.generation == self.generation && at + h.size_bytes() <= slot.size_bytes))
+            .filter(|h| at + h.size_bytes() <= slot.size_bytes))
     }
 
     /// The version of a newer program's cycle behind the chain's end, or first in a file.
@@ -127,14 +128,15 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// The cycle at this place, if its header passes `wanted` and it is intact.
+    /// The cycle at this place, if it is of the chain's generation, its header passes `wanted` and it is intact.
     fn intact(
         &self,
         slot: usize,
         at: u64,
         wanted: impl Fn(&Header) -> bool,
     ) -> io::Result<Option<Found>> {
-        let Some(header) = self.header(slot, at)?.filter(|h| wanted(h)) else { return Ok(None) };
+        let wanted = |h: &Header| h.generation == self.generation && wanted(h);
+        let Some(header) = self.header(slot, at)?.filter(wanted) else { return Ok(None) };
         let found = Found { header, slot, at };
         let mut frames = Vec::new();
         Ok(read_frames(self.slots, &found, &mut frames)?.then_some(found))
@@ -142,23 +144,40 @@ impl Reader<'_> {
 
     /// The first intact cycle beyond the end of the chain that proves an earlier one was synced.
     fn later(&self, here: Option<usize>, end: &Mark) -> io::Result<Option<Found>> {
-        let proves = |h: &Header| h.number > end.cycle + 1 && h.synced_through > end.cycle;
         let mut best: Option<Found> = None;
-        if let Some(slot) = here {
-            // The bad cycle's length is not to be believed: the next one may begin at any block.
-            let mut at = end.at;
-            while at < self.slots[slot].size_bytes && best.is_none() {
-                best = self.intact(slot, at, proves)?;
-                at += BLOCK_BYTES;
-            }
-        }
         for slot in 0..self.slots.len() {
-            if let Some(found) = self.intact(slot, BLOCK_BYTES, proves)?
+            // Begun before the chain's end, and left: the chain came through, or it is of a former life.
+            let begun = self.header(slot, BLOCK_BYTES)?.map(|first| first.number);
+            if Some(slot) != here && begun.is_some_and(|first| first <= end.cycle) {
+                continue;
+            }
+            if let Some(found) = self.first_later(slot, end)?
                 && best.is_none_or(|b| found.header.number < b.header.number)
             {
                 best = Some(found);
             }
         }
         Ok(best)
+    }
+
+    /// As [`Reader::later`], in one file. A bad cycle's length is not to be believed: the next one may begin at any block. What
+    /// stands within an intact one, of a former life too, is a client's bytes and never a cycle.
+    fn first_later(&self, slot: usize, end: &Mark) -> io::Result<Option<Found>> {
+        let (mut at, mut frames) = (BLOCK_BYTES, Vec::new());
+        while at < self.slots[slot].size_bytes {
+            let mut step = BLOCK_BYTES;
+            if let Some(header) = self.header(slot, at)? {
+                let found = Found { header, slot, at };
+                if read_frames(self.slots, &found, &mut frames)? {
+                    let later = header.number > end.cycle + 1 && header.synced_through > end.cycle;
+                    if later && header.generation == self.generation {
+                        return Ok(Some(found));
+                    }
+                    step = header.size_bytes();
+                }
+            }
+            at += step;
+        }
+        Ok(None)
     }
 }

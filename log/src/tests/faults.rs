@@ -310,6 +310,39 @@ fn a_rotten_cycle_that_was_synced_is_made_up_from_the_segment_or_named() {
     }
 }
 
+/// Where the cycles of a journal file begin that stand in it.
+fn cycles(rig: &Rig, name: &str) -> Vec<usize> {
+    let bytes = rig.disk.contents(name).unwrap_or_default();
+    (4096..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"HWCY")).collect()
+}
+
+#[test]
+fn a_rotten_cycle_that_is_the_first_of_its_file_is_not_taken_for_the_end() {
+    let mut rig = Rig::new();
+    rig.options.journal_file_bytes = 64 << 10;
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    log.step_commit();
+    log.step_checkpoint().unwrap();
+    let second = "/data/journal/0001.journal";
+    let mut count = 0;
+    while cycles(&rig, second).len() < 3 {
+        append(&p, "value");
+        log.step_commit();
+        count += 1;
+    }
+    rig.disk = rig.disk.after_kill();
+    let mut bytes = rig.disk.contents(second).unwrap();
+    bytes[4096 + 100] ^= 1;
+    rig.disk.plant(second, &bytes);
+    let (log, recovery) = rig.open();
+    assert_eq!(recovery.findings.len(), 2, "{recovery:?}");
+    assert!(recovery.findings[0].contains("cannot be read"), "{recovery:?}");
+    let lost = format!("offsets {} to {0} are lost", count - 3);
+    assert!(recovery.findings[1].contains(&lost), "{recovery:?}");
+    assert_eq!(first(&log).positions().high_watermark.get(), count, "those behind it are there");
+}
+
 #[test]
 fn a_batch_is_not_acknowledged_ahead_of_the_making_of_its_topic() {
     let mut rig = Rig::new();
