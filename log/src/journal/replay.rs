@@ -1,6 +1,6 @@
 //! The walk along the chain after a start: which cycles count, and what the end of the chain means.
 //!
-//! Reads only. A cycle counts when its header is intact, of the expected generation and number, names the CRC of the one
+//! The walk reads only. A cycle counts when its header is intact, of the expected generation and number, names the CRC of the one
 //! before, and its frames match their CRC. Where the chain ends, two cases differ: a *torn tail* was never acknowledged; a
 //! bad cycle at or below the `synced_through` of a later intact one was, and is reported as lost.
 //!
@@ -11,7 +11,7 @@ use super::cycle::{HEADER_BYTES, Header};
 use super::ring::{Mark, Slot};
 use crate::disk::read_full_at;
 use crate::encoding::crc32c;
-use std::io;
+use std::io::{self, IoSlice};
 
 /// A cycle that counts, and where it lies.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,20 @@ pub(crate) fn read_frames(slots: &[Slot], found: &Found, into: &mut Vec<u8>) -> 
     into.resize(found.header.length as usize, 0);
     let n = read_full_at(&*slots[found.slot].file, into, found.at + HEADER_BYTES as u64)?;
     Ok(n == into.len() && crc32c(into) == found.header.frames_crc)
+}
+
+/// Writes those cycles over themselves of which no later one says that they were synced: what was read may stand in the kernel's
+/// memory alone.
+pub(crate) fn rewrite_unsynced(slots: &[Slot], chain: &Chain) -> io::Result<()> {
+    let synced = chain.cycles.last().map_or(0, |last| last.header.synced_through);
+    for found in chain.cycles.iter().filter(|found| found.header.number > synced) {
+        let file = &*slots[found.slot].file;
+        // It lies within its file, which the walk has checked.
+        let mut bytes = vec![0; found.header.size_bytes() as usize];
+        let n = read_full_at(file, &mut bytes, found.at)?;
+        file.write_at(&[IoSlice::new(&bytes[..n])], found.at)?;
+    }
+    Ok(())
 }
 
 struct Reader<'a> {

@@ -104,7 +104,8 @@ impl Start {
 
     /// Makes durable what was read. A killed process leaves bytes that were written and never synced: nothing may be changed
     /// on the word of a catalog or a cycle that a power cut could still take back. The catalog is written again, byte for
-    /// byte, because a sync that failed once says nothing about pages that the kernel holds to be clean.
+    /// byte, because a sync that failed once says nothing about pages that the kernel holds to be clean; and so is the last
+    /// cycle, the only one of which no other says that it was synced.
     fn secure(&self) -> Result<(), OpenError> {
         let (dir, disk) = (&self.read.dir, &*self.shared.disk);
         self.read
@@ -115,7 +116,10 @@ impl Start {
         let journal = dir.join("journal");
         disk.sync_dir(&journal).map_err(self.io(&journal))?;
         if self.report.unclean {
-            for slot in &self.read.ring.slots {
+            let slots = &self.read.ring.slots;
+            journal::replay::rewrite_unsynced(slots, &self.read.chain)
+                .map_err(self.io(&journal))?;
+            for slot in slots {
                 let path = journal::path(dir, slot.number);
                 slot.file.sync_data().map_err(self.io(&path))?;
             }

@@ -344,6 +344,34 @@ fn a_rotten_cycle_that_is_the_first_of_its_file_is_not_taken_for_the_end() {
 }
 
 #[test]
+fn no_file_is_changed_on_the_word_of_a_cycle_that_was_not_synced() {
+    for seed in 0..20 {
+        let mut rig = Rig::new();
+        rig.disk = FakeDisk::new(seed);
+        let (log, _) = rig.open();
+        append(&topic(&log, "t", 1, settings())[0], "kept");
+        log.step_commit();
+        log.step_checkpoint().unwrap();
+        log.delete_topic(&crate::TopicName::new("t").unwrap()).unwrap();
+        // The cycle is one write and one sync. The kernel may go on to show what it could not write.
+        rig.disk.fail_change(rig.disk.changes() + 2, Fault::Eio);
+        assert!(!log.step_commit() && rig.disk.has_failed());
+        for operations in 0..12 {
+            let mut again = Rig { disk: rig.disk.after_kill(), ..Rig::new() };
+            again.disk.stop_after(again.disk.changes() + operations);
+            let _ = again.try_open();
+            again.disk = again.disk.after_crash(Outcome::KeepAll, seed);
+            let (log, recovery) = again.open();
+            assert!(recovery.findings.is_empty(), "{recovery:?}");
+            if let Some(topic) = log.topic("t") {
+                let there = values(&topic.partitions()[0]);
+                assert_eq!(there, ["kept"], "seed {seed}, {operations} operations of a start");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_batch_is_not_acknowledged_ahead_of_the_making_of_its_topic() {
     let mut rig = Rig::new();
     // The metadata of one cycle is bounded by the file: not all of it fits.
