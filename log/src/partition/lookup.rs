@@ -6,14 +6,15 @@
 //!
 //! Invariant: like the reader, a lookup never tells of anything below the log start, or at or above the high watermark.
 
-use super::state::State;
 use super::{OffsetAndTimestamp, Partition, Positions, ReadError, ReadLimit};
 use crate::batch::{self, BatchHeader};
 use crate::segment::Segment;
+use crate::segment::read::Trust;
 use crate::segment::scan::At;
 use crate::shared::PartitionControl;
 use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,7 +42,7 @@ impl Partition {
         while from < high_watermark {
             let looked = match self.look_in_tail(timestamp_ms, from) {
                 Ok(looked) => looked,
-                Err(flushed) => self.look_in_segment(timestamp_ms, from, flushed)?,
+                Err(memory) => self.look_in_segment(timestamp_ms, from, memory)?,
             };
             let base = match looked {
                 Looked::Batch(base) => base.max(from),
@@ -63,36 +64,41 @@ impl Partition {
         Ok(None)
     }
 
-    /// Looks among the batches in memory if they reach back to `from`; else says up to where there is nothing in memory alone.
+    /// Looks among the batches in memory if they reach back to `from`; else says where they begin.
     fn look_in_tail(&self, timestamp_ms: i64, from: Offset) -> Result<Looked, Offset> {
         let state = self.state.lock();
-        if !reaches_back(&state, from) {
-            return Err(state.flushed);
+        if !state.reaches_back(from) {
+            return Err(state.memory_start());
         }
         let mut batches = state.tail.iter().skip(state.position(from));
         let found = batches.find(|b| b.max_timestamp >= timestamp_ms).map(|b| b.base);
         Ok(found.map_or(Looked::NotBefore(state.end), Looked::Batch))
     }
 
-    /// Looks in the segment that has `from`. `flushed` was in the segments before the look.
+    /// Looks in the segment that has `from`, for what memory does not have: `memory` is where that begins.
     fn look_in_segment(
         &self,
         timestamp_ms: i64,
         from: Offset,
-        flushed: Offset,
+        memory: Offset,
     ) -> Result<Looked, ReadError> {
         let Some((segment, next)) = self.segment_of(from) else {
             return Ok(Looked::NotBefore(self.log_start()));
         };
         let found = if segment.times().max_timestamp >= timestamp_ms {
-            self.read_segment(&segment, next, |r| r.batch_by_time(timestamp_ms, from))?
+            let trust = self.trust();
+            self.read_segment(&segment, next, |r| r.batch_by_time(timestamp_ms, from, trust))?
         } else {
             None
         };
         let base = found.and_then(|at| Offset::new(at.header.base_offset));
         // The last of its batches may be in memory alone, though another segment is begun.
-        let end = next.map_or(flushed, |next| next.min(flushed));
+        let end = next.map_or(memory, |next| next.min(memory));
         Ok(base.map_or(Looked::NotBefore(end), Looked::Batch))
+    }
+
+    fn trust(&self) -> Trust {
+        if self.shared.is_offline() { Trust::Failed } else { Trust::Well }
     }
 
     /// The first of the records with the largest timestamp (Kafka's ListOffsets -3, KIP-734). Blocks.
@@ -117,21 +123,23 @@ impl Partition {
         };
         // The tail first: what leaves it meanwhile is in a segment by the time those are looked at.
         let mut in_tail = Vec::new();
-        {
+        let memory = {
             let state = self.state.lock();
             let batches = state.tail.iter().skip(state.position(behind));
             let batches = batches.filter(|b| b.base >= behind && b.base < high_watermark);
             let newest =
                 batches.reduce(|a, b| if b.max_timestamp > a.max_timestamp { b } else { a });
             in_tail.extend(newest.map(|b| (b.max_timestamp, b.base)));
-        }
+            state.memory_start()
+        };
         let segments = self.segments.read().clone();
         for (i, segment) in segments.iter().enumerate() {
             let next = segments.get(i + 1).map(|s| s.base());
             if segment.written() == 0 || next.is_some_and(|next| next <= behind) {
                 continue;
             }
-            if let Some(at) = self.newest_in_segment(segment, next, behind, high_watermark)? {
+            let span = behind..high_watermark;
+            if let Some(at) = self.newest_in_segment(segment, next, span, memory)? {
                 consider(at.0, at.1);
             }
         }
@@ -147,20 +155,22 @@ impl Partition {
         Ok(outcome.batches.first().and_then(|batch| in_batch(batch, base, |t| t >= timestamp)))
     }
 
-    /// The newest batch of a segment with offsets in `from..limit`: timestamp and base offset.
+    /// The newest batch of a segment with offsets in `span`, memory's from `memory` on left out: timestamp and base offset.
     fn newest_in_segment(
         &self,
         segment: &Arc<Segment>,
         next: Option<Offset>,
-        from: Offset,
-        limit: Offset,
+        span: Range<Offset>,
+        memory: Offset,
     ) -> Result<Option<(i64, Offset)>, ReadError> {
         let times = segment.times();
         let base = Offset::new(times.max_timestamp_base).unwrap_or_default();
-        if (from..limit).contains(&base) {
+        if span.contains(&base) {
             return Ok(Some((times.max_timestamp, base)));
         }
-        let found = self.read_segment(segment, next, |r| r.newest_batch(from, limit))?;
+        let (trust, limit) = (self.trust(), span.end.min(memory));
+        let found =
+            self.read_segment(segment, next, |r| r.newest_batch(span.start, limit, trust))?;
         let place = |at: At| Some((at.header.max_timestamp, Offset::new(at.header.base_offset)?));
         Ok(found.and_then(place))
     }
@@ -202,11 +212,6 @@ impl Partition {
         let byte = self.read_segment(&segment, next, |r| r.byte_of(from)).unwrap_or(0);
         segment.written().saturating_sub(byte) + behind + in_memory
     }
-}
-
-/// Whether the batches in memory begin at or below `from`.
-fn reaches_back(state: &State, from: Offset) -> bool {
-    from >= state.committed || state.tail.front().is_some_and(|b| b.base <= from)
 }
 
 /// The first record at or above `start` that is wanted.

@@ -215,8 +215,7 @@ impl Partition {
     /// Whether a read from this offset is served from memory (no disk access).
     #[must_use]
     pub fn is_in_memory(&self, from: Offset) -> bool {
-        let state = self.state.lock();
-        from >= state.committed || state.tail.front().is_some_and(|b| b.base <= from)
+        self.state.lock().reaches_back(from)
     }
 }
 
@@ -243,7 +242,7 @@ fn from_tail(
     limit: Offset,
     bytes_max: usize,
 ) -> Option<(Vec<Bytes>, Offset)> {
-    if state.tail.front().is_none_or(|b| b.base > from) {
+    if !state.reaches_back(from) {
         return None;
     }
     let (mut batches, mut bytes, mut next) = (Vec::new(), 0, from);

@@ -113,6 +113,16 @@ impl State {
         }
     }
 
+    /// Where the batches in memory begin.
+    pub(crate) fn memory_start(&self) -> Offset {
+        self.tail.front().map_or(self.flushed, |b| b.base.min(self.flushed))
+    }
+
+    /// Whether all from `from` on is in memory.
+    pub(crate) fn reaches_back(&self, from: Offset) -> bool {
+        from >= self.memory_start()
+    }
+
     /// Bytes that wait for a commit.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.sealed_bytes + self.open.size_bytes()

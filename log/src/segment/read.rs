@@ -39,6 +39,16 @@ pub(crate) enum Read {
     Damaged(Damage),
 }
 
+/// How far a file is to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It holds what was written to it, or shows damage that a start can judge.
+    Well,
+    /// Its directory has failed: the kernel may have dropped what was written and not synced, anywhere in it. What is damaged
+    /// may be whole in the journal, so it is not passed over.
+    Failed,
+}
+
 /// A segment, open for reading.
 pub(crate) struct Reading<'a> {
     pub(crate) segment: &'a Segment,
@@ -180,19 +190,34 @@ impl Reading<'_> {
 
     /// The first batch with offsets at or above `from` whose largest timestamp is at least `timestamp_ms`. What is damaged is
     /// passed over: a lookup by time asks for what there is.
-    pub(crate) fn batch_by_time(&self, timestamp_ms: i64, from: Offset) -> io::Result<Option<At>> {
-        let by_time = self.begin(i64::MAX, |offsets, times| match times.floor(timestamp_ms) {
-            Some((timestamp, last)) => Entry::Time(timestamp, last, offsets.floor(i64::from(last))),
-            None => Entry::Front,
-        })?;
-        let start = by_time.max(self.begin_by_offset(from)?);
-        self.walk(start, from, |at| (at.header.max_timestamp >= timestamp_ms).then_some(at))
+    pub(crate) fn batch_by_time(
+        &self,
+        timestamp_ms: i64,
+        from: Offset,
+        trust: Trust,
+    ) -> io::Result<Option<At>> {
+        let by_offset = self.begin_by_offset(from)?;
+        let start = match trust {
+            // An index made meanwhile may not know of what is missing.
+            Trust::Failed => by_offset,
+            Trust::Well => by_offset.max(self.begin(i64::MAX, |offsets, times| {
+                times.floor(timestamp_ms).map_or(Entry::Front, |(timestamp, last)| {
+                    Entry::Time(timestamp, last, offsets.floor(i64::from(last)))
+                })
+            })?),
+        };
+        self.walk(start, from, trust, |at| (at.header.max_timestamp >= timestamp_ms).then_some(at))
     }
 
     /// The first of the batches with offsets in `from..limit` that have the largest timestamp, by walking all of them.
-    pub(crate) fn newest_batch(&self, from: Offset, limit: Offset) -> io::Result<Option<At>> {
+    pub(crate) fn newest_batch(
+        &self,
+        from: Offset,
+        limit: Offset,
+        trust: Trust,
+    ) -> io::Result<Option<At>> {
         let mut newest: Option<At> = None;
-        self.walk(self.begin_by_offset(from)?, from, |at| {
+        self.walk(self.begin_by_offset(from)?, from, trust, |at| {
             if at.header.base_offset >= limit.get() {
                 return Some(());
             }
@@ -209,6 +234,7 @@ impl Reading<'_> {
         &self,
         start: u64,
         from: Offset,
+        trust: Trust,
         mut look: impl FnMut(At) -> Option<T>,
     ) -> io::Result<Option<T>> {
         let mut scan = Scan::new(self.file, start, self.segment.written());
@@ -220,6 +246,11 @@ impl Reading<'_> {
                     if let Some(found) = look(at) {
                         return Ok(Some(found));
                     }
+                }
+                Err(reason) if trust == Trust::Failed => {
+                    let byte = scan.at();
+                    let what = format!("{reason} at byte {byte}, in a directory that has failed");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                 }
                 Err(_) => {
                     scan.resync(from.get())?;

@@ -3,6 +3,7 @@
 use super::faults::{Rig, first};
 use super::{settings, topic};
 use crate::batch::{self, BatchBuilder, BatchHeader, RecordView, Seal};
+use crate::disk::fake::{FakeDisk, Fault};
 use crate::disk::{Disk, OpenMode};
 use crate::metadata::{Codec, Compression, TopicSettings};
 use crate::record::{Headers, Record, RecordParts};
@@ -200,6 +201,47 @@ fn lookups_by_time_and_label_equal_a_scan() {
             rig.crash();
         }
     }
+}
+
+/// A failed sync may have dropped what it should have covered: from a file, not from memory.
+#[test]
+fn after_a_failed_sync_a_lookup_answers_what_memory_knows_or_an_error() {
+    let (mut refused, mut told) = (0, 0);
+    for seed in 0..40 {
+        let mut rig = rig();
+        rig.disk = FakeDisk::new(seed);
+        rig.options.tail_bytes_max = if seed % 2 == 0 { 12 << 10 } else { 64 << 10 };
+        let (log, _) = rig.open();
+        let p = topic(&log, "t", 1, settings())[0].clone();
+        let mut random = Random(seed);
+        for i in 0..60 {
+            add(&p, &mut random, 1_000_000 + i * 100);
+            while log.step_commit() {}
+            if i == 20 {
+                log.step_checkpoint().unwrap();
+            }
+        }
+        let all = scan(&p);
+        // The first change of a checkpoint writes what is in memory alone, the second syncs the segment.
+        rig.disk.fail_change(rig.disk.changes() + 2, Fault::Eio);
+        log.step_checkpoint().unwrap_err();
+        for record in &all {
+            let expected = all.iter().find(|r| r.timestamp_ms >= record.timestamp_ms).unwrap();
+            match p.offset_for_timestamp(record.timestamp_ms) {
+                Ok(found) => {
+                    assert_eq!(found.map(|f| f.offset.get()), Some(expected.offset), "{seed}");
+                    told += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        if let Ok(newest) = p.offset_of_max_timestamp() {
+            let newest = newest.unwrap();
+            let high = all.iter().map(|r| r.timestamp_ms).max().unwrap();
+            assert_eq!(newest.timestamp_ms, high, "{seed}");
+        }
+    }
+    assert!(refused > 0 && told > 0, "{refused} refused, {told} told");
 }
 
 #[test]

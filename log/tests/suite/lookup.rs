@@ -33,8 +33,7 @@ impl Sim {
     /// Looks things up in the log as it is now.
     pub(crate) fn look_up(&self, topic: &str, partition: usize) {
         let Some(partition) = self.partition(topic, partition) else { return };
-        // On a disk that has failed a lookup may not find what only memory has.
-        if partition.missing().is_some() || self.disk.is_stopped() || self.disk.has_failed() {
+        if partition.missing().is_some() || self.disk.is_stopped() {
             return;
         }
         match check_lookups(&partition) {
