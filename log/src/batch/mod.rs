@@ -32,6 +32,7 @@ pub use builder::{BatchBuilder, Seal};
 pub use records::{RecordView, Records, records};
 
 use crate::{LeaderEpoch, Offset};
+use bytes::Bytes;
 use compression::{Codec, Compression};
 
 /// Bytes of a batch's header, up to the first record.
@@ -379,6 +380,21 @@ pub fn compressed(batch: &[u8], compression: Compression) -> Option<Vec<u8>> {
     // It stays in memory for readers at the tail: what was room for the worst case is given back.
     out.shrink_to_fit();
     Some(out)
+}
+
+/// A batch without records that takes the offsets from `base` to `last` (inclusive), as compaction leaves one. `None` when they are
+/// more than a batch can take.
+pub(crate) fn empty(base: Offset, last: Offset, epoch: LeaderEpoch) -> Option<Bytes> {
+    let delta = i32::try_from(last.get().checked_sub(base.get())?).ok().filter(|d| *d >= 0)?;
+    let mut out = [0; HEADER_BYTES];
+    out[8..12].copy_from_slice(&((HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32).to_be_bytes());
+    out[16] = 2;
+    out[23..27].copy_from_slice(&delta.to_be_bytes());
+    // No timestamps, no producer, no sequence: -1 each.
+    out[27..57].fill(0xff);
+    place(&mut out, base, epoch);
+    put_crc(&mut out);
+    Some(Bytes::copy_from_slice(&out))
 }
 
 /// Writes the CRC of the bytes behind it. The slice is exactly one batch.

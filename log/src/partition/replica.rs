@@ -11,6 +11,10 @@
 //! partition after it (and says in which cycle it was) or leaves it to be replayed. Nothing is appended meanwhile; in a
 //! `memory` topic, whose files are scanned at a start, not before a catalog describes the cut.
 //!
+//! Where the leader's log has a hole, which compaction left, a follower puts batches without records, as compaction leaves them too:
+//! every offset below the log end belongs to a batch, in the journal as in the files, so that what a damaged cycle took is never
+//! passed for a hole. The next compaction here drops them.
+//!
 //! A truncation never goes below the high watermark. So no reader loses what it was shown, and neither the log start nor a
 //! hold is ever beyond the end: an uplink reads below the high watermark.
 //!
@@ -25,7 +29,7 @@
 
 use super::state::State;
 use super::{AckPoint, AppendError, Appended, Condition, Loss, Partition, ReadError};
-use crate::batch::{self, BatchError};
+use crate::batch::{self, BatchError, BatchHeader};
 use crate::encoding::{Fields, Put};
 use crate::shared::PartitionControl;
 use crate::{LeaderEpoch, Offset, Position};
@@ -34,6 +38,9 @@ use std::sync::atomic::Ordering;
 
 /// Bytes of a [`Leadership`] in the journal.
 pub(crate) const LEADERSHIP_BYTES: usize = 16;
+
+/// The largest hole between two batches that is believed: sixty-four times what one batch can span.
+const HOLE_MAX: i64 = 64 * i32::MAX as i64;
 
 /// What a replica is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +117,7 @@ pub enum ReplicaError {
     /// A truncation is on its way: wait for [`Partition::is_truncating`] to end.
     #[error("the log is being truncated")]
     Truncating,
-    /// The batch does not begin where the log ends: fetch from there.
+    /// The batch begins below the log end, or so far above it that no compaction can have left that: fetch from the log end.
     #[error("a batch at offset {found} does not follow a log that ends at {expected}")]
     NotNext {
         /// The log end.
@@ -282,8 +289,8 @@ impl Partition {
         self.high_watermark()
     }
 
-    /// Appends one batch as the leader placed it: offsets and epoch stay, and it must begin where the log ends. It is committed
-    /// as any other.
+    /// Appends one batch as the leader placed it: offsets and epoch stay. It begins where the log ends, or behind a hole there. It
+    /// is committed as any other.
     ///
     /// # Errors
     /// [`ReplicaError`]; nothing is stored then.
@@ -306,9 +313,10 @@ impl Partition {
         if state.replica.truncating.is_some() {
             return Err(ReplicaError::Truncating);
         }
-        if header.base_offset != state.end.get() {
-            let found = Offset::new(header.base_offset).unwrap_or_default();
-            return Err(ReplicaError::NotNext { expected: state.end, found });
+        let base = Offset::new(header.base_offset).unwrap_or_default();
+        let hole = base.get() - state.end.get();
+        if !(0..=HOLE_MAX).contains(&hole) {
+            return Err(ReplicaError::NotNext { expected: state.end, found: base });
         }
         if let Some(current) = state.epochs.last().filter(|last| *last > epoch) {
             return Err(ReplicaError::Fenced { current, found: epoch });
@@ -318,12 +326,28 @@ impl Partition {
             return Err(ReplicaError::Fenced { current: self.epoch(), found: epoch });
         }
         let before = state.waiting_bytes();
-        let base = state.end;
+        self.fill(&mut state, base, epoch)?;
         self.note_batch(&mut state, &header, batch);
         let last = Offset::new(header.last_offset()).unwrap_or(base);
         self.appended(state, before);
         let at = |offset| Position { epoch, offset };
         Ok(Appended { base: at(base), last: at(last), duplicate: false })
+    }
+
+    /// Takes the offsets up to `base` as compacted away at the leader. Their epoch is that of what is before them: where the next
+    /// one began is known from its first batch only, as on Kafka's followers.
+    fn fill(&self, state: &mut State, base: Offset, epoch: LeaderEpoch) -> Result<(), BatchError> {
+        let epoch = state.epochs.last().unwrap_or(epoch);
+        // Each round takes what one batch can, and `HOLE_MAX` is a few of them.
+        while state.end < base {
+            let end = base.min(state.end.plus(i32::MAX.unsigned_abs()));
+            let last = Offset::new(end.get() - 1).unwrap_or_default();
+            let empty = batch::empty(state.end, last, epoch);
+            let empty = empty.ok_or(BatchError::Field("baseOffset"))?;
+            let header = BatchHeader::parse(&empty)?;
+            self.note_batch(state, &header, empty);
+        }
+        Ok(())
     }
 
     /// Takes the log back to `offset`, or to the beginning of the batch that has it; returns where it will end. Journalled

@@ -157,7 +157,7 @@ fn a_followers_batch_is_stored_as_it_is_and_must_follow_the_log_end() {
     let batch = placed(0, 4, &["a", "b"]);
     let at = p.append_as_follower(batch.clone()).unwrap();
     assert_eq!((at.base.offset, at.last), (o(0), Position { epoch: e(4), offset: o(1) }));
-    for base in [0, 1, 3] {
+    for base in [0, 1, i64::MAX / 2] {
         let refused = p.append_as_follower(placed(base, 4, &["x"])).unwrap_err();
         assert_eq!(refused, ReplicaError::NotNext { expected: o(2), found: o(base) });
     }
@@ -182,6 +182,70 @@ fn a_followers_batch_is_stored_as_it_is_and_must_follow_the_log_end() {
     commit(&log);
     assert_eq!(p.append_as_follower(placed(3, 9, &["x"])), Err(ReplicaError::NotFollower));
     assert_eq!(p.truncate_to(o(1)), Err(ReplicaError::NotFollower));
+}
+
+/// First and last offset and record count of each batch up to the log end.
+fn spans(partition: &Partition) -> Vec<(i64, i64, i32)> {
+    let (mut found, mut from) = (Vec::new(), partition.positions().log_start);
+    while from < partition.positions().log_end {
+        let read = partition.read(from, 1, ReadLimit::Written).unwrap();
+        let header = batch::verify(&read.batches[0]).unwrap();
+        found.push((header.base_offset, header.last_offset(), header.record_count));
+        from = read.next;
+    }
+    found
+}
+
+#[test]
+fn a_hole_that_the_leaders_compaction_left_is_taken_over_and_survives_every_kind_of_end() {
+    for durability in [Durability::Fsync, Durability::Memory] {
+        for checkpoint in 0..4 {
+            let mut rig = Rig::new();
+            let (log, p) = follower(&rig, TopicSettings { durability, ..small() });
+            let far = i64::from(i32::MAX) + 100;
+            let bases = [(5, 3), (7, 3), (40, 4), (41, 8), (far, 8), (far + 1, 9)];
+            for (i, (base, epoch)) in bases.into_iter().enumerate() {
+                let at = p.append_as_follower(placed(base, epoch, &["a"])).unwrap();
+                assert_eq!(at.base, Position { offset: o(base), epoch: e(epoch) });
+                commit(&log);
+                if i == checkpoint {
+                    log.step_checkpoint().unwrap();
+                }
+            }
+            p.advance_high_watermark(o(42));
+            let mut wanted = vec![(0, 4, 0), (5, 5, 1), (6, 6, 0), (7, 7, 1), (8, 39, 0)];
+            wanted.extend([(40, 40, 1), (41, 41, 1)]);
+            wanted.extend([(42, far - 59, 0), (far - 58, far - 1, 0)]);
+            wanted.extend([(far, far, 1), (far + 1, far + 1, 1)]);
+            assert_eq!(spans(&p), wanted);
+            assert_eq!(p.end_of_epoch(e(3)), Some((e(3), o(40))), "a hole is of the epoch before");
+            assert_eq!(p.end_of_epoch(e(4)), Some((e(4), o(41))));
+            drop((log, p));
+            // A `memory` topic's files are all there after a kill, and the power takes what was never synced.
+            match durability {
+                Durability::Memory => rig.disk = rig.disk.after_kill(),
+                _ => rig.crash(),
+            }
+            let (log, recovery) = rig.open();
+            assert!(recovery.findings.is_empty(), "{recovery:?}");
+            let p = first(&log);
+            assert_eq!(spans(&p), wanted);
+            p.become_follower(e(10)).unwrap();
+            assert_eq!(p.truncate_to(o(100)), Ok(o(42)), "a hole goes as a whole");
+            commit(&log);
+            log.step_checkpoint().unwrap();
+            p.append_as_follower(placed(50, 10, &["b"])).unwrap();
+            commit(&log);
+            wanted.truncate(7);
+            wanted.extend([(42, 49, 0), (50, 50, 1)]);
+            assert_eq!(spans(&p), wanted);
+            drop((log, p));
+            rig.disk = rig.disk.after_kill();
+            let (log, recovery) = rig.open();
+            assert!(recovery.findings.is_empty(), "{recovery:?}");
+            assert_eq!(spans(&first(&log)), wanted);
+        }
+    }
 }
 
 /// A follower with ten batches of two, the first six in files (two segments each), a high watermark of 4.

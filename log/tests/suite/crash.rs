@@ -111,7 +111,9 @@ pub(crate) fn script() -> Vec<Step> {
 /// What happens to replicas in a round: one whose batches the journal has, and one that is scanned after a crash.
 fn replicas(round: u32) -> Vec<Step> {
     let of = |topic, what| Step::Replica { topic, partition: 0, what };
-    let fetch = |topic, records, bytes| of(topic, Replica::Fetch { records, bytes });
+    // Some behind a hole that the leader's compaction left.
+    let fetch =
+        |topic, records, bytes| of(topic, Replica::Fetch { hole: round % 3, records, bytes });
     let both = |what: &dyn Fn(&'static str) -> Vec<Step>| [what("small"), what("old")].concat();
     match round {
         1 => {

@@ -162,7 +162,10 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
             1 | 2 => Replica::Follow,
             3..=5 => Replica::Truncate { eighths: random.below(9) as u32 },
             6..=9 => Replica::Advance { all: random.below(2) == 0 },
-            _ => Replica::Fetch { records, bytes },
+            _ => {
+                let hole = if random.below(3) == 0 { 1 + random.below(4) as u32 } else { 0 };
+                Replica::Fetch { hole, records, bytes }
+            }
         };
         return Step::Replica { topic, partition, what };
     }

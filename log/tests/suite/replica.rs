@@ -4,7 +4,12 @@ use crate::clients::client_batch;
 use crate::model::{PartitionModel, Sent};
 use crate::sim::Sim;
 use headwater_log::batch;
-use headwater_log::{LeaderEpoch, Offset, Partition, ReadError, ReadLimit, ReplicaError, Role};
+use headwater_log::{
+    LeaderEpoch, Offset, Partition, Position, ReadError, ReadLimit, ReplicaError, Role,
+};
+
+/// What the account has for an offset without a record.
+pub(crate) const HOLE: &[u8] = b"hole";
 
 /// What a step does to a replica.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +18,8 @@ pub(crate) enum Replica {
     Lead,
     /// It follows, in a new epoch.
     Follow,
-    /// A batch of the leader: of a producer.
-    Fetch { records: usize, bytes: usize },
+    /// A batch of the leader: of a producer, behind a hole of so many offsets.
+    Fetch { hole: u32, records: usize, bytes: usize },
     /// Back to this part (of 8) between the high watermark and the end.
     Truncate { eighths: u32 },
     /// The high watermark moves by one batch, or as far as it may.
@@ -40,8 +45,9 @@ impl Sim {
                     Err(error) => assert_eq!(error, ReplicaError::Truncating),
                 }
             }
-            Replica::Fetch { records, bytes } => {
-                self.fetch(&target, topic, partition, records, bytes);
+            Replica::Fetch { hole, records, bytes } => {
+                let values = self.values(topic, partition, records, bytes);
+                self.fetch(&target, topic, partition, hole, values);
             }
             Replica::Truncate { eighths } => {
                 let p = target.positions();
@@ -74,18 +80,26 @@ impl Sim {
         target: &Partition,
         topic: &str,
         partition: usize,
-        records: usize,
-        bytes: usize,
+        hole: u32,
+        values: Vec<Vec<u8>>,
     ) {
-        let values = self.values(topic, partition, records, bytes);
         let sequence = self.part(topic, partition).next_sequence();
         let producer_id = 5_000;
         let mut fetched = client_batch(producer_id, sequence, &values);
         let p = target.positions();
-        batch::place(&mut fetched, p.log_end, p.epoch);
+        let base = p.log_end.plus(hole);
+        let before = p.log_end.get().checked_sub(1).and_then(Offset::new);
+        let before = before.and_then(|last| target.epoch_of(last)).unwrap_or(p.epoch);
+        batch::place(&mut fetched, base, p.epoch);
         match target.append_as_follower(fetched.freeze()) {
             Ok(appended) => {
-                assert_eq!((appended.base.offset, appended.base.epoch), (p.log_end, p.epoch));
+                assert_eq!((appended.base.offset, appended.base.epoch), (base, p.epoch));
+                if hole > 0 {
+                    let at = |offset| Position { epoch: before, offset };
+                    let last = at(p.log_end.plus(hole - 1));
+                    let holes = vec![HOLE.to_vec(); hole as usize];
+                    self.note(topic, partition, at(p.log_end), last, &holes);
+                }
                 self.note(topic, partition, appended.base, appended.last, &values);
                 let base = appended.base.offset.get();
                 let sent = Sent { producer_id, sequence, base, values, cut: false };

@@ -1,6 +1,7 @@
 //! A log on the fake disk, driven step by step, and checked against the ledger after every step and crash.
 
 use crate::model::{Entry, Model, PartitionModel};
+use crate::replica::HOLE;
 use crate::transactions::marker_value;
 use headwater_log::batch;
 use headwater_log::clock::fake::FakeClock;
@@ -184,6 +185,12 @@ pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, R
         }
         for bytes in &read.batches {
             let header = batch::verify(bytes).expect("a served batch is whole");
+            if header.record_count == 0 {
+                let epoch = header.partition_leader_epoch;
+                let hole = |at| (at, Entry { epoch, value: HOLE.to_vec() });
+                let offsets = header.base_offset.max(start.get())..=header.last_offset();
+                found.extend(offsets.map(hole));
+            }
             for record in batch::records(bytes).expect("a served batch is whole") {
                 let record = record.expect("a served record is whole");
                 if record.offset >= start.get() {
