@@ -171,6 +171,8 @@ impl Directory {
         for (partition, entry) in partitions.iter().zip(&catalog.partitions) {
             partition.note_checkpoint(entry);
         }
+        // `memory` topics are synced now, and truncations of theirs are over.
+        self.shared.notify();
         last.sequence = catalog.sequence;
         last.cycle = mark.cycle;
         self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);

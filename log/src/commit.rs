@@ -128,7 +128,9 @@ impl Committer {
         for taken in &gathered.unjournalled {
             taken.partition.publish(taken);
             taken.partition.flush()?;
-            taken.partition.publish_written(taken.end());
+            if taken.partition.publish_written(taken.end()) {
+                directory.ask_memory_sync();
+            }
             shared.memory_bytes_since_checkpoint.fetch_add(taken.bytes as u64, Ordering::Relaxed);
         }
         if !gathered.unjournalled.is_empty() && !gathered.journalled.is_empty() {

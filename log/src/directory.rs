@@ -97,6 +97,12 @@ impl Directory {
         }
     }
 
+    /// Somebody waits for what `memory` topics have written.
+    pub(crate) fn ask_memory_sync(&self) {
+        self.upkeep.lock().sync_memory_soon();
+        self.wanted.changed.notify_all();
+    }
+
     pub(crate) fn ask_file(&self) {
         let mut state = self.wanted.state.lock();
         if !std::mem::replace(&mut state.file, true) {

@@ -112,6 +112,11 @@ impl Upkeep {
         }
     }
 
+    /// Syncs `memory` topics at the next step.
+    pub(crate) fn sync_memory_soon(&mut self) {
+        self.memory_synced_ns = 0;
+    }
+
     /// Runs retention at the next step: the disk is full.
     pub(crate) fn retain_soon(&mut self) {
         self.retained_ns = 0;

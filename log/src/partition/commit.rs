@@ -130,16 +130,19 @@ impl Partition {
             self.points.written.fetch_max(end.get(), Ordering::AcqRel);
             self.points.synced.fetch_max(end.get(), Ordering::AcqRel);
             self.show(end);
-            state.producers.settle(self.high_watermark());
+            state.producers.settle(self.decided_end());
         }
         state.pending_bytes
     }
 
     /// A `memory` topic's batches are in the kernel: that is all its high watermark asks for.
-    pub(crate) fn publish_written(&self, end: Offset) {
+    /// Whether a transaction's end waits for a sync.
+    pub(crate) fn publish_written(&self, end: Offset) -> bool {
         self.points.written.fetch_max(end.get(), Ordering::AcqRel);
         self.show(end);
-        self.state.lock().producers.settle(self.high_watermark());
+        let mut state = self.state.lock();
+        state.producers.settle(self.decided_end());
+        state.producers.has_unsettled()
     }
 
     /// Moves the high watermark of a partition that is alone.

@@ -128,8 +128,8 @@ pub struct Positions {
     pub synced: Offset,
     /// Readers see up to here.
     pub high_watermark: Offset,
-    /// Readers of committed data see up to here: where the earliest transaction begins that is open, or whose end lies at or
-    /// above the high watermark; else the high watermark.
+    /// Readers of committed data see up to here: where the earliest transaction begins that is open, or whose end is not yet
+    /// below the high watermark and synced; else the high watermark.
     pub last_stable: Offset,
     /// The current leader epoch.
     pub epoch: LeaderEpoch,
@@ -390,7 +390,7 @@ impl Partition {
         let high_watermark = point(&self.points.high_watermark);
         let log_start = point(&self.points.log_start);
         // What was deleted of an open transaction can never be shown: its rest begins at the log start.
-        let unstable = state.producers.first_unstable(high_watermark);
+        let unstable = state.producers.first_unstable(self.decided_end());
         let last_stable =
             unstable.map_or(high_watermark, |first| first.max(log_start).min(high_watermark));
         Positions {

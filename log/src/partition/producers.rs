@@ -82,7 +82,7 @@ struct Completed {
 pub(crate) struct Producers {
     entries: HashMap<i64, Entry>,
     open: BTreeMap<Offset, i64>,
-    /// In the order of their markers; those below the high watermark are let go of.
+    /// In the order of their markers; those that readers may see are let go of.
     completed: Vec<Completed>,
 }
 
@@ -281,18 +281,23 @@ impl Producers {
         })
     }
 
-    /// The first offset whose outcome readers at this high watermark do not know, if there is one: of an open transaction, or
-    /// of one whose marker they do not see yet.
-    pub(crate) fn first_unstable(&self, high_watermark: Offset) -> Option<Offset> {
+    /// The first offset whose outcome readers do not know, if there is one: of an open transaction, or of one whose marker is not
+    /// below `decided`.
+    pub(crate) fn first_unstable(&self, decided: Offset) -> Option<Offset> {
         let open = self.open.first_key_value().map(|(first, _)| *first);
-        let unseen = self.completed.iter().filter(|c| c.last >= high_watermark).map(|c| c.first);
+        let unseen = self.completed.iter().filter(|c| c.last >= decided).map(|c| c.first);
         unseen.chain(open).min()
     }
 
-    /// Lets go of completed transactions whose markers lie below the high watermark, which never goes back.
-    pub(crate) fn settle(&mut self, high_watermark: Offset) {
-        let seen = self.completed.partition_point(|c| c.last < high_watermark);
+    /// Lets go of completed transactions whose markers lie below the end of what is decided for readers, which never goes back.
+    pub(crate) fn settle(&mut self, decided: Offset) {
+        let seen = self.completed.partition_point(|c| c.last < decided);
         self.completed.drain(..seen);
+    }
+
+    /// Whether there are completed transactions whose markers readers may not see yet.
+    pub(crate) fn has_unsettled(&self) -> bool {
+        !self.completed.is_empty()
     }
 
     /// Forgets producers that wrote nothing for so long, on the log clock; returns how many.

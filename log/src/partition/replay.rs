@@ -485,7 +485,7 @@ impl Partition {
         let mut epochs = state.epochs.clone();
         epochs.cut(end);
         let mut producers = writer.producers.clone();
-        producers.settle(self.high_watermark());
+        producers.settle(self.decided_end());
         let unwritten = state.tail.iter().skip(state.position(end));
         let mut waiting = unwritten.filter_map(|b| b.node_sequence);
         let node_sequence = waiting.next().unwrap_or(if state.open.is_empty() {

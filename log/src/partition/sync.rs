@@ -91,8 +91,9 @@ impl Partition {
     /// A `memory` partition's files are synced below `end`, and so are the names that lead to them.
     pub(crate) fn end_memory_sync(&self, end: Offset) {
         // A truncation meanwhile has cut it; nothing is appended again before the checkpoint that this one keeps out.
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         self.points.synced.fetch_max(end.min(state.end).get(), Ordering::AcqRel);
+        state.producers.settle(self.decided_end());
     }
 
     fn sync_each(&self, dirty: &Dirty) -> Result<(), String> {

@@ -4,8 +4,12 @@
 //! its batches whose transaction is open. So a coordinator that is told nothing (a crash between its decision and a marker, a
 //! marker in some partitions only) writes the marker again, everywhere: ended twice is ended once.
 //!
+//! In a `memory` topic the high watermark is ahead of what is synced. A marker counts there when it is synced, for readers as for the
+//! coordinator, and its sync is asked for at once: a power cut may take a transaction's records, as it may take all that is not
+//! synced, but not the end of one that somebody knows to have ended, which nobody would write again.
+//!
 //! Invariant: the last stable offset never passes an open transaction's first record at or above the log start, nor that of one
-//! whose marker lies at or above the high watermark.
+//! whose marker is not synced, or lies at or above the high watermark.
 //! Neighbours: `producers` has the rules, `segment::txnindex` the lists of what was aborted, `writer` fills them.
 
 use super::producers::{Origin, PRODUCERS_MAX, Producers, Sequence, VerificationGuard};
@@ -120,7 +124,8 @@ impl State {
 
 impl Partition {
     /// Ends the producer's transaction, if one is open here, with a control batch: replays of a marker change nothing. Readers
-    /// of committed data go on once it is below the high watermark.
+    /// of committed data go on once it is below the high watermark and synced, and a coordinator waits for
+    /// [`super::AckPoint::Synced`] too, whatever the topic's durability: until then it writes the marker again after a crash.
     ///
     /// # Errors
     /// [`AppendError::ProducerFenced`] and [`AppendError::CoordinatorFenced`] for a zombie's; else as an append. Nothing is
@@ -377,8 +382,14 @@ impl Partition {
                 segment.note_aborted(txn);
             }
         }
-        writer.producers.settle(self.high_watermark());
+        writer.producers.settle(self.decided_end());
         Ok(())
+    }
+
+    /// Transactions whose markers lie below are decided for readers.
+    pub(super) fn decided_end(&self) -> Offset {
+        let synced = Offset::new(self.points.synced.load(Ordering::Acquire)).unwrap_or_default();
+        self.high_watermark().min(synced)
     }
 
     fn segments_through(&self, base: Offset) -> Vec<Arc<Segment>> {

@@ -4,9 +4,11 @@ use super::faults::{Rig, first};
 use super::{append, settings, topic};
 use crate::batch::marker::{EndTransaction, TransactionMarker};
 use crate::batch::{self, BatchBuilder, BatchHeader, Seal};
-use crate::metadata::TopicSettings;
+use crate::metadata::{Durability, TopicSettings};
 use crate::record::{Headers, RecordParts};
-use crate::{AppendError, LeaderEpoch, Log, Offset, Origin, Partition, ReadLimit};
+use crate::{
+    AckPoint, AppendError, LeaderEpoch, Log, Offset, Origin, Partition, ReadLimit, Settled,
+};
 use bytes::BytesMut;
 
 fn o(n: i64) -> Offset {
@@ -56,6 +58,44 @@ fn aborted(p: &Partition) -> Vec<(i64, i64, i64)> {
     let positions = p.positions();
     let found = p.aborted(positions.log_start, positions.last_stable).unwrap();
     found.iter().map(|t| (t.producer_id, t.first.get(), t.last.get())).collect()
+}
+
+#[test]
+fn a_marker_in_a_memory_topic_counts_once_it_is_synced_and_is_not_lost_then() {
+    for synced in [false, true] {
+        let mut rig = Rig::new();
+        let (log, _) = rig.open();
+        let memory = TopicSettings { durability: Durability::Memory, ..settings() };
+        let p = topic(&log, "t", 1, memory)[0].clone();
+        append(&p, "mqtt");
+        p.append_batch(batch_of(5, 0, 0, 2)).unwrap();
+        log.step_commit();
+        log.step_checkpoint().unwrap();
+        log.step_upkeep();
+        append(&p, "mqtt");
+        let ended = p.append_marker(&marker(5, 0, true)).unwrap();
+        log.step_commit();
+        assert_eq!(stable(&p), (1, 5), "nobody is shown what a power cut would open again");
+        assert_eq!(p.settled(AckPoint::HighWatermark, ended.last), Settled::Passed);
+        assert_eq!(p.settled(AckPoint::Synced, ended.last), Settled::Waiting);
+        if synced {
+            // Long before `memory_sync` is over.
+            log.step_upkeep();
+            assert_eq!(p.settled(AckPoint::Synced, ended.last), Settled::Passed);
+            assert_eq!(stable(&p), (5, 5));
+        }
+        drop((log, p));
+        rig.crash();
+        let (log, _) = rig.open();
+        let p = first(&log);
+        assert_eq!(stable(&p), if synced { (5, 5) } else { (1, 3) });
+        // The coordinator was not told that it is there: it writes it again.
+        p.append_marker(&marker(5, 0, true)).unwrap();
+        log.step_commit();
+        log.step_upkeep();
+        let (stable, end) = stable(&p);
+        assert_eq!(stable, end);
+    }
 }
 
 #[test]

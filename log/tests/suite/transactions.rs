@@ -36,6 +36,10 @@ fn marker_text(producer: i64, end: EndTransaction) -> Vec<u8> {
     format!("{kind}~{producer}~{}", end.coordinator_epoch).into_bytes()
 }
 
+fn is_marker(value: &[u8]) -> bool {
+    value.starts_with(b"commit~") || value.starts_with(b"abort~")
+}
+
 fn transactional(producer: i64, sequence: i32, values: &[Vec<u8>]) -> BytesMut {
     let mut bytes = client_batch(producer, sequence, values);
     bytes[22] |= 0x10;
@@ -61,11 +65,12 @@ impl Naive {
         self.aborted.iter().any(|(_, first, marker)| *marker == last && *first < start)
     }
 
-    /// Of a history's records below `end`.
-    pub(crate) fn of(model: &PartitionModel, end: i64) -> Self {
+    /// Of a history's records below `end`, and its markers below `decided`.
+    pub(crate) fn of(model: &PartitionModel, end: i64, decided: i64) -> Self {
         let mut naive = Self::default();
         for (at, candidates) in model.history.iter().enumerate().take(end as usize) {
-            if let Some(entry) = candidates.last() {
+            let counts = |entry: &&Entry| (at as i64) < decided || !is_marker(&entry.value);
+            if let Some(entry) = candidates.last().filter(counts) {
                 naive.take(at as i64, entry);
             }
         }
@@ -107,7 +112,8 @@ pub(crate) fn check_committed(
     let p = partition.positions();
     let name = format!("{}-{} {p:?}", partition.topic(), partition.id());
     let (start, end) = (p.log_start.get(), p.high_watermark.get());
-    let naive = Naive::of(model, end);
+    // A marker of a `memory` topic counts when it is synced.
+    let naive = Naive::of(model, end, end.min(p.synced.get()));
     let first_open = naive.open.values().copied().min();
     // Where the files are not synced at once, a deletion may outlive the records it deleted: nobody knows of their transaction.
     if partition.durability() == Durability::Memory && first_open.is_some_and(|at| at < start) {
