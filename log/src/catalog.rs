@@ -25,6 +25,12 @@
 //! | 3 compaction | `compaction::swap` has its table |
 //! | 6 lost | u32 count of ranges of offsets whose records were lost to damage: first i64, end i64 (exclusive), rising |
 //!
+//! Behind the partitions, from version 2 on, sections of the directory as a whole, in the same form:
+//!
+//! | tag | content |
+//! |---|---|
+//! | 1 account | what the journal wrote, and its budget (`pace`) |
+//!
 //! Invariant: a slot is overwritten only when the other one is intact and newer than it.
 //! Neighbours: `checkpoint` writes, `recovery` reads.
 
@@ -34,6 +40,7 @@ use crate::encoding::{Fields, Put, crc32c};
 use crate::journal::Mark;
 use crate::log::OpenError;
 use crate::metadata::{MetadataState, decode_all};
+use crate::pace::Account;
 use crate::partition::epochs::Epochs;
 use crate::partition::producers::Producers;
 use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
@@ -58,6 +65,9 @@ const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
 const SECTION_COMPACTED: u8 = 3;
 const SECTION_LOST: u8 = 6;
+
+/// Of the directory as a whole.
+const DIRECTORY_ACCOUNT: u8 = 1;
 
 /// A segment as the catalog knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +113,8 @@ pub(crate) struct Catalog {
     pub(crate) metadata_sequence: u64,
     pub(crate) metadata: Vec<u8>,
     pub(crate) partitions: Vec<PartitionEntry>,
+    /// What the journal has written.
+    pub(crate) account: Option<Account>,
 }
 
 /// What a slot turned out to be.
@@ -131,6 +143,11 @@ impl Catalog {
         out.put_u32(self.partitions.len() as u32);
         for partition in &self.partitions {
             partition.encode(&mut out);
+        }
+        if let Some(account) = &self.account {
+            let mut content = Vec::new();
+            account.encode(&mut content);
+            put_section(&mut out, DIRECTORY_ACCOUNT, &content);
         }
         let mut head = Vec::with_capacity(HEAD_BYTES);
         head.extend_from_slice(MAGIC);
@@ -166,9 +183,22 @@ impl Catalog {
         for _ in 0..count {
             partitions.push(PartitionEntry::decode(&mut f, head.version, log_clock_ms)?);
         }
+        let mut account = None;
+        while head.version > 1 && !f.rest().is_empty() {
+            let (tag, length) = (f.u8()?, f.u32()? as usize);
+            let mut section = Fields::new(f.take(length)?);
+            match tag {
+                DIRECTORY_ACCOUNT => account = Some(Account::decode(&mut section)?),
+                _ => return None,
+            }
+            if !section.rest().is_empty() {
+                return None;
+            }
+        }
         let sequence = head.sequence;
         f.rest().is_empty().then_some(Self {
             sequence,
+            account,
             clean,
             mark,
             log_clock_ms,
@@ -283,6 +313,12 @@ impl Head {
     }
 }
 
+fn put_section(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    out.put_u8(tag);
+    out.put_u32(content.len() as u32);
+    out.extend_from_slice(content);
+}
+
 impl PartitionEntry {
     /// What came with version 2: (tag, content) each.
     fn sections(&self) -> Vec<(u8, Vec<u8>)> {
@@ -377,9 +413,7 @@ impl PartitionEntry {
         let sections = self.sections();
         out.put_u32(sections.iter().map(|(_, content)| content.len() as u32 + 5).sum());
         for (tag, content) in &sections {
-            out.put_u8(*tag);
-            out.put_u32(content.len() as u32);
-            out.extend_from_slice(content);
+            put_section(out, *tag, content);
         }
     }
 

@@ -159,6 +159,7 @@ impl Directory {
             metadata_sequence,
             metadata,
             partitions: entries,
+            account: self.pace.lock().account(self.shared.clock.monotonic_ns()),
         };
         loop {
             let written = catalog.write(disk, dir, &self.id);

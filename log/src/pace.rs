@@ -6,9 +6,20 @@
 //! is made up for. The wait is bounded, so that a budget too small for the load is missed, and never an acknowledgement's
 //! deadline: what was appended is always written.
 //!
+//! The account goes on over a restart, or a device that is restarted every hour would write a day's budget in each. Each checkpoint
+//! notes it (section 1 of the catalog), and a start adds what the journal has behind the checkpoint. Little-endian:
+//!
+//! | byte | field |
+//! |---|---|
+//! | 0 | i64 ns by which what was written is ahead of the schedule; negative: so much is saved up |
+//! | 8 | u64 bytes written in the hour that runs, then in each of the 23 before it |
+//!
+//! Time that passed meanwhile counts as far as a trusted clock vouches for it, otherwise not at all.
+//!
 //! Invariant: `now` is an argument, and never read here.
-//! Neighbours: the commit thread waits, `commit` notes what it wrote, `stats` shows both.
+//! Neighbours: the commit thread waits, `commit` notes what it wrote, `stats` shows both, `checkpoint` and `recovery` keep it.
 
+use crate::encoding::{Fields, Put};
 use std::time::Duration;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -28,6 +39,30 @@ pub(crate) struct PaceLimits {
     pub(crate) bytes_per_day: Option<u64>,
 }
 
+/// What of a journal's account outlives a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    ahead_ns: i64,
+    /// The hour that runs first.
+    hours: [u64; HOURS as usize],
+}
+
+impl Account {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_i64(self.ahead_ns);
+        self.hours.iter().for_each(|bytes| out.put_u64(*bytes));
+    }
+
+    pub(crate) fn decode(f: &mut Fields<'_>) -> Option<Self> {
+        let ahead_ns = f.i64()?;
+        let mut hours = [0; HOURS as usize];
+        for bytes in &mut hours {
+            *bytes = f.u64()?;
+        }
+        Some(Self { ahead_ns, hours })
+    }
+}
+
 /// Keeps one journal's account.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -43,6 +78,38 @@ impl Pace {
     pub(crate) fn new(limits: PaceLimits, now_ns: u64) -> Self {
         let hours = [0; HOURS as usize];
         Self { limits, on_schedule_ns: now_ns.saturating_sub(BURST_NS), hours, hour: 0 }
+    }
+
+    /// Goes on with an account that was noted so long ago.
+    pub(crate) fn resume(
+        limits: PaceLimits,
+        account: &Account,
+        passed: Duration,
+        now_ns: u64,
+    ) -> Self {
+        let mut pace = Self::new(limits, now_ns);
+        let passed_ns = i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX);
+        let burst_ns = i64::try_from(BURST_NS).unwrap_or(i64::MAX);
+        let ahead_ns = account.ahead_ns.saturating_sub(passed_ns).clamp(-burst_ns, burst_ns);
+        pace.on_schedule_ns = now_ns.saturating_add_signed(ahead_ns);
+        pace.hour = now_ns / HOUR_NS;
+        let gone = passed.as_secs() / 3600;
+        for (age, bytes) in (gone..HOURS).zip(account.hours) {
+            pace.hours[((pace.hour + HOURS - age) % HOURS) as usize] = bytes;
+        }
+        pace
+    }
+
+    /// The account as it is now; `None` while nothing was ever written.
+    pub(crate) fn account(&mut self, now_ns: u64) -> Option<Account> {
+        self.turn(now_ns);
+        let ages = std::array::from_fn(|age| (self.hour + HOURS - age as u64) % HOURS);
+        let hours = ages.map(|at: u64| self.hours[at as usize]);
+        let burst_ns = i64::try_from(BURST_NS).unwrap_or(i64::MAX);
+        let ahead_ns = self.on_schedule_ns.checked_signed_diff(now_ns).unwrap_or(-burst_ns);
+        let ahead_ns = ahead_ns.max(-burst_ns);
+        (hours != [0; HOURS as usize] || ahead_ns > -burst_ns)
+            .then_some(Account { ahead_ns, hours })
     }
 
     /// How long the next cycle waits.
@@ -138,6 +205,36 @@ mod tests {
         let later = from + 11 * HOUR_NS / 2;
         let (bytes, _) = trickle(&mut paced, later, HOUR_NS / 2);
         assert!((share * 99 / 100..share * 101 / 100).contains(&bytes), "{bytes} of {share}");
+    }
+
+    #[test]
+    fn a_restart_gives_no_new_budget() {
+        let budget = 10 << 30;
+        let limits = pace(Some(budget)).limits;
+        let (mut paced, mut now, mut bytes) = (pace(Some(budget)), 10 * DAY_NS, 0);
+        for hour in 0..24 {
+            let (written, _) = trickle(&mut paced, now, HOUR_NS);
+            bytes += written;
+            let account = paced.account(now + HOUR_NS).unwrap();
+            let mut encoded = Vec::new();
+            account.encode(&mut encoded);
+            assert_eq!(Account::decode(&mut Fields::new(&encoded)), Some(account));
+            // The machine's own clock begins anew, as it does with a machine.
+            now = 5 * MS + hour;
+            paced = Pace::resume(limits, &account, Duration::ZERO, now);
+        }
+        assert!(bytes <= budget * 25 / 24 + 25 * 8192, "{bytes} of {budget} and an hour's share");
+        assert_eq!(paced.day_bytes(now), bytes);
+        let account = paced.account(now).unwrap();
+        // Half an hour without it was saved up; a day of it is forgotten.
+        let mut later = Pace::resume(limits, &account, Duration::from_secs(1800), now);
+        let (saved, _) = trickle(&mut later, now, MS);
+        assert!(saved < 8192, "{saved}");
+        let ahead = |a: Account| a.ahead_ns;
+        let gained = ahead(account) - ahead(later.account(now).unwrap());
+        assert!((1_790_000_000_000..=1_800_000_000_000).contains(&gained), "{gained}");
+        let mut next_day = Pace::resume(limits, &account, Duration::from_secs(86_400), now);
+        assert_eq!((next_day.account(now), next_day.day_bytes(now)), (None, 0));
     }
 
     #[test]

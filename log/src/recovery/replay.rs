@@ -31,6 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Replayed batches are written when this much has gathered in a partition.
 const REPLAY_FLUSH_BYTES: usize = 256 << 10;
@@ -43,6 +44,8 @@ pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions: ByHandle,
     pub(super) report: Recovery,
+    /// What the cycles behind the checkpoint take in the journal.
+    journal_bytes: u64,
 }
 
 impl Start {
@@ -55,7 +58,7 @@ impl Start {
         };
         // A start may be cut short and its folders be there unsynced: the first checkpoint syncs them.
         shared.topics_dirty.store(true, Ordering::Release);
-        Self { read, shared, partitions: HashMap::new(), report }
+        Self { read, shared, partitions: HashMap::new(), report, journal_bytes: 0 }
     }
 
     /// Brings back what the node's metadata says is here. From here on the directory is changed.
@@ -239,6 +242,7 @@ impl Start {
                     }
                 }
             }
+            self.journal_bytes += found.header.size_bytes();
             self.report.cycles_replayed += 1;
             self.report.bytes_replayed += bytes.len() as u64;
         }
@@ -372,7 +376,7 @@ impl Start {
 
     /// Begins a new generation of the journal. Nothing is written until the first checkpoint, which must follow.
     pub(super) fn finish(self, node: &Arc<Node>) -> Directory {
-        let Self { read, shared, .. } = self;
+        let Self { read, shared, journal_bytes, .. } = self;
         let Read { dir, superblock, lock, catalog, ring, chain, .. } = *read;
         let (options, id) = (&node.options, superblock.directory_id);
         let mut slots: Vec<Slot> =
@@ -412,6 +416,18 @@ impl Start {
             delay_max: options.commit_delay_max,
             bytes_per_day: options.journal_bytes_per_day,
         };
+        let now_ns = shared.clock.monotonic_ns();
+        let mut pace = match &catalog.account {
+            Some(account) => {
+                let wall_ms = shared.clock.is_trusted().then(|| shared.clock.wall_ms());
+                let passed_ms = wall_ms.map_or(0, |ms| ms.saturating_sub(catalog.log_clock_ms));
+                let passed = Duration::from_millis(u64::try_from(passed_ms).unwrap_or(0));
+                Pace::resume(limits, account, passed, now_ns)
+            }
+            None => Pace::new(limits, now_ns),
+        };
+        // Written after the account was noted.
+        pace.wrote(journal_bytes, now_ns);
         Directory {
             node: Arc::clone(node),
             id,
@@ -422,7 +438,7 @@ impl Start {
             }),
             maker,
             mark: Mutex::new(mark),
-            pace: Mutex::new(Pace::new(limits, shared.clock.monotonic_ns())),
+            pace: Mutex::new(pace),
             upkeep: Mutex::new(Upkeep::new()),
             cleaner: Mutex::default(),
             full: Mutex::default(),

@@ -418,3 +418,38 @@ fn a_durability_asked_for_before_the_first_checkpoint_does_not_hide_what_is_ther
     let (log, _) = rig.open();
     assert_eq!(values(&first(&log)), ["in the kernel"]);
 }
+
+#[test]
+fn the_journals_account_goes_on_over_clean_and_unclean_ends() {
+    let mut rig = Rig::new();
+    rig.options.journal_bytes_per_day = Some(64 << 20);
+    let mut wanted = 0;
+    for start in 0..6 {
+        let (log, _) = rig.open();
+        assert_eq!(log.stats().journal_day_bytes, wanted, "at start {start}");
+        let p = match start {
+            0 => topic(&log, "t", 1, settings())[0].clone(),
+            _ => first(&log),
+        };
+        for round in 0..20 {
+            append(&p, "a trickle");
+            log.step_commit();
+            if round == 7 {
+                log.step_checkpoint().unwrap();
+            }
+        }
+        wanted += log.stats().journal_bytes;
+        assert_eq!(log.stats().journal_day_bytes, wanted);
+        if start % 2 == 0 {
+            drop((log, p));
+            rig.crash();
+        } else {
+            wanted -= log.stats().journal_bytes;
+            log.step_close().unwrap();
+            wanted += log.stats().journal_bytes;
+        }
+    }
+    // A trusted clock says that two days have passed.
+    rig.clock.advance_ms(2 * 86_400_000);
+    assert_eq!(rig.open().0.stats().journal_day_bytes, 0);
+}
