@@ -480,6 +480,7 @@ fn refusal(error: &AppendError) -> Refusal {
         | AppendError::Deleted
         | AppendError::NotLeader
         | AppendError::Busy
+        | AppendError::Keyless { .. }
         | AppendError::Corrupt(_)
         | AppendError::OutOfOrderSequence { .. }
         | AppendError::ProducerFenced { .. }

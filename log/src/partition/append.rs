@@ -19,8 +19,8 @@ const OPEN_BATCH_BYTES_MAX: usize = 512 << 10;
 /// A record cannot take more than this beside its key, value and headers, batch header included.
 const OVERHEAD_BYTES_MAX: usize = 128;
 
-/// As Kafka's LogValidator: compaction could only drop it.
-const KEYLESS: BatchError = BatchError::Refused("a compacted topic takes no record without a key");
+/// Records without a key that are named, where none may be without.
+const KEYLESS_MAX: usize = 100;
 
 impl Partition {
     /// Adds records to the open batch under one lock (step 7). Either all are appended or none.
@@ -38,7 +38,7 @@ impl Partition {
             check_size(record, limit)?;
         }
         if records.iter().any(|r| r.key.is_none()) && self.settings.read().cleanup.compacts() {
-            return Err(KEYLESS.into());
+            all_keyed(records.iter().map(|r| Ok(r.key.is_some())))?;
         }
         let mut state = self.state.lock();
         self.check_leads()?;
@@ -201,14 +201,22 @@ fn check_size(record: &RecordParts<'_>, limit_bytes: usize) -> Result<(), Append
     Ok(())
 }
 
-/// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
-fn check_records(batch: BytesMut, keyed: bool) -> Result<BytesMut, AppendError> {
-    let batch = batch.freeze();
-    for record in batch::records(&batch)? {
-        if record?.key.is_none() && keyed {
-            return Err(KEYLESS.into());
+/// As Kafka's LogValidator, which names the records too.
+fn all_keyed(keys: impl Iterator<Item = Result<bool, BatchError>>) -> Result<(), AppendError> {
+    let mut records = Vec::new();
+    for (index, keyed) in (0..).zip(keys) {
+        if !keyed? && records.len() < KEYLESS_MAX {
+            records.push(index);
         }
     }
+    if records.is_empty() { Ok(()) } else { Err(AppendError::Keyless { records }) }
+}
+
+/// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
+fn check_records(batch: BytesMut, compacts: bool) -> Result<BytesMut, AppendError> {
+    let batch = batch.freeze();
+    let keys = batch::records(&batch)?.map(|record| Ok(record?.key.is_some() || !compacts));
+    all_keyed(keys)?;
     // Nobody else holds it, so this does not copy.
     Ok(batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
 }

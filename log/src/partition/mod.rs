@@ -225,6 +225,12 @@ pub enum AppendError {
         /// What is allowed.
         limit_bytes: usize,
     },
+    /// A compacted topic takes no record without a key: it could only drop it.
+    #[error("a compacted topic takes no record without a key")]
+    Keyless {
+        /// Which records of the batch have none, from 0 on; the first hundred.
+        records: Vec<u32>,
+    },
     /// The batch is not what Kafka would accept.
     #[error(transparent)]
     Corrupt(#[from] crate::batch::BatchError),

@@ -55,6 +55,7 @@ pub(super) fn append_code(error: &AppendError) -> ErrorCode {
         AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
         AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
         AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        AppendError::Keyless { .. } => ErrorCode::InvalidRecord,
         AppendError::Corrupt(error) => batch_code(error),
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,

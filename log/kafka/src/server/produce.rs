@@ -19,8 +19,8 @@ use crate::wire::{
     ErrorCode, LENGTH_BYTES, Limits, RequestHead, Versions, WireError, encode_response,
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use headwater_log::batch::BatchHeader;
 use headwater_log::batch::compression::Codec;
-use headwater_log::batch::{self, BatchHeader};
 use headwater_log::{AckPoint, AppendError, Appended, Partition, Position, Settled, Topic};
 use request::{PartitionData, Request, TopicData};
 use std::sync::Arc;
@@ -38,9 +38,6 @@ const VERSION_ZSTD: i16 = 7;
 
 /// The bit of a batch's attributes for timestamps made by the broker.
 const LOG_APPEND_TIME: i16 = 0x08;
-
-/// Errors by record in one response; a batch of a hundred thousand keyless records is refused by its first ones.
-const RECORD_ERRORS_MAX: usize = 100;
 
 /// A request has at most so long, whatever it says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -206,6 +203,15 @@ impl Refused {
         Self { code, text: text.into(), records: Vec::new() }
     }
 
+    fn by_the_log(error: &AppendError) -> Self {
+        let records = match error {
+            AppendError::Keyless { records } => records.as_slice(),
+            _ => &[],
+        };
+        let records = records.iter().filter_map(|index| i32::try_from(*index).ok()).collect();
+        Self { code: lookup::append_code(error), text: error.to_string(), records }
+    }
+
     fn answer(&self, door: &Door, index: i32) -> produce_response::PartitionProduceResponse {
         let by_record = self.records.iter().map(|record| {
             message!(produce_response::BatchIndexAndErrorMessage {
@@ -252,9 +258,6 @@ impl Place<'_> {
             Refused::new(ErrorCode::InvalidRecord, "one record batch per partition is required")
         })?;
         check(records, self.version)?;
-        if self.topic.is_some_and(|topic| topic.settings().cleanup.compacts()) {
-            check_keys(records)?;
-        }
         let mut moved = door.log().moved();
         loop {
             moved.borrow_and_update();
@@ -264,10 +267,7 @@ impl Place<'_> {
                     return Ok((log.clone(), appended));
                 }
                 Err(AppendError::Busy) => {}
-                Err(error) => {
-                    let text = error.to_string();
-                    return Err(Refused::new(lookup::append_code(&error), text));
-                }
+                Err(error) => return Err(Refused::by_the_log(&error)),
             }
             if !matches!(timeout_at(self.deadline, moved.changed()).await, Ok(Ok(()))) {
                 let text = "the append path was full for the whole timeout";
@@ -308,25 +308,6 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
         return refuse(ErrorCode::InvalidTimestamp, text);
     }
     Ok(())
-}
-
-/// A topic that keeps the newest record per key takes no record without one.
-fn check_keys(records: &Bytes) -> Result<(), Refused> {
-    let read = batch::records(records)
-        .map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
-    let mut keyless = Vec::new();
-    for (index, record) in (0_i32..).zip(read) {
-        let record =
-            record.map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
-        if record.key.is_none() && keyless.len() < RECORD_ERRORS_MAX {
-            keyless.push(index);
-        }
-    }
-    if keyless.is_empty() {
-        return Ok(());
-    }
-    let text = "a compacted topic takes no record without a key";
-    Err(Refused { records: keyless, ..Refused::new(ErrorCode::InvalidRecord, text) })
 }
 
 /// Versions 0-2: every partition is answered UNSUPPORTED_VERSION, in the form of that version, which the

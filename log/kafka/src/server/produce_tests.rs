@@ -69,17 +69,3 @@ fn zstd_needs_version_7() {
     assert_eq!(code_of(&zstd, 6), Some(ErrorCode::UnsupportedCompressionType));
     assert_eq!(code_of(&zstd, 7), None);
 }
-
-#[test]
-fn a_compacted_topic_names_the_keyless_records() {
-    assert!(check_keys(&batch(|_| {})).is_ok());
-    // Key length -1 in the second record; its length shrinks by the key's byte.
-    let keyless = batch(|b| {
-        b.truncate(61 + 9);
-        b.put_slice(b"\x0e\0\0\x02\x01\x02w\0");
-        let length = i32::try_from(b.len() - 12).unwrap();
-        b[8..12].copy_from_slice(&length.to_be_bytes());
-    });
-    let refused = check_keys(&keyless).unwrap_err();
-    assert_eq!((refused.code, refused.records), (ErrorCode::InvalidRecord, vec![1]));
-}
