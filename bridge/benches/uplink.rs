@@ -77,6 +77,10 @@ impl TopicRules for Anything {
     fn auto_create(&self, _name: &TopicName) -> bool {
         true
     }
+
+    fn client_may_change(&self, _name: &TopicName) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -133,7 +133,8 @@ fn kcat_starts_where_it_is_told_to() {
 
 #[test]
 fn kafkas_own_tools_of_two_generations() {
-    let node = Node::start("door-java", ONE_PARTITION);
+    let named = "[[topic]]\nname = \"named\"\npartitions = 2\n";
+    let node = Node::start("door-java", &format!("{ONE_PARTITION}{named}"));
     for version in VERSIONS {
         let topic = format!("made-{version}");
         let topics = || java(&node, version, "org.apache.kafka.tools.TopicCommand");
@@ -205,6 +206,18 @@ fn kafkas_own_tools_of_two_generations() {
         assert!(described.contains("PartitionCount: 5"), "{described}");
         tools::run(topics().args(["--delete", "--topic", &topic]));
         assert!(!tools::run(topics().arg("--list")).contains(&topic));
+
+        // The file is the truth for the topics that it names.
+        for change in [&["--alter", "--partitions", "5"][..], &["--delete"]] {
+            let refused = output_of(topics().args(change).args(["--topic", "named"]), "");
+            let said = [refused.stdout, refused.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(!refused.status.success(), "{said}");
+            assert!(said.contains("PolicyViolation"), "{said}");
+            assert!(said.contains("the configuration names topic named"), "{said}");
+        }
+        let described = tools::run(topics().args(["--describe", "--topic", "named"]));
+        assert!(described.contains("PartitionCount: 2"), "{described}");
     }
 }
 

@@ -118,6 +118,18 @@ impl TopicRules for Rules {
     fn auto_create(&self, name: &TopicName) -> bool {
         self.config.topic_defaults.auto_create && !name.as_str().starts_with("__")
     }
+
+    /// The file is the truth for a topic that it names: one deleted would come back empty with the next start, and more
+    /// partitions than it says would keep the process from starting. A glob only says with what topics are made.
+    fn client_may_change(&self, name: &TopicName) -> Result<(), String> {
+        let named = self.config.topics.iter().any(|t| t.name.literal() == Some(name.as_str()));
+        if !named {
+            return Ok(());
+        }
+        Err(format!(
+            "the configuration names topic {name} ([[topic]] name = \"{name}\"): it is changed there, not by clients"
+        ))
+    }
 }
 
 /// How long a thread of a runtime's pool stays when it has nothing to do.

@@ -32,6 +32,10 @@ impl TopicRules for Anything {
     fn auto_create(&self, _name: &TopicName) -> bool {
         true
     }
+
+    fn client_may_change(&self, _name: &TopicName) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -108,11 +108,12 @@ fn plan(
         let text = "names that begin with __headwater_ are Headwater's own";
         return fail(ErrorCode::InvalidTopicException, text.to_owned());
     }
-    if let Err(reason) = door.shared.topics.client_may_change(&name) {
-        return fail(ErrorCode::PolicyViolation, reason);
-    }
+    // First: a client that makes sure of a topic is content with this answer.
     if door.log().topic(&topic.name).is_some() {
         return fail(ErrorCode::TopicAlreadyExists, format!("topic {name} exists already"));
+    }
+    if let Err(reason) = door.shared.topics.client_may_change(&name) {
+        return fail(ErrorCode::PolicyViolation, reason);
     }
     let rule = door.shared.topics.rule(&name);
     let partitions = match (partitions_asked(topic, version)?, topic.assignments.len()) {

@@ -76,13 +76,9 @@ pub trait TopicRules: Send + Sync + 'static {
     /// Whether a client that asks for the topic's metadata, or produces to it, makes it.
     fn auto_create(&self, name: &TopicName) -> bool;
 
-    /// Partitions of a topic may be deleted, added to, or made by clients at all.
-    ///
-    /// An answer of `Err` is the reason that the client is given with POLICY_VIOLATION.
+    /// Whether clients may make this topic, delete it or add partitions to it.
     ///
     /// # Errors
-    /// The reason.
-    fn client_may_change(&self, _name: &TopicName) -> Result<(), String> {
-        Ok(())
-    }
+    /// Why not, for the client: it is told with POLICY_VIOLATION.
+    fn client_may_change(&self, name: &TopicName) -> Result<(), String>;
 }
