@@ -8,7 +8,7 @@ use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
 use headwater_log::metadata::{Cleanup, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
-use headwater_log::{LeaderEpoch, Log, LogOptions, Offset, Partition, TopicName};
+use headwater_log::{Log, LogOptions, Partition, TopicName};
 use headwater_tests::files::TestDir;
 use headwater_tests::kafka::{Kafka, Stop, VERSIONS};
 use headwater_tests::tools;
@@ -59,13 +59,7 @@ fn client_batch(
     for record in parts(&records, number * RECORDS) {
         builder.push(&record, usize::MAX).expect("no limit");
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let plain = builder.seal(seal).expect("not empty");
+    let plain = builder.seal(Seal::default()).expect("not empty");
     let compressed = batch::compressed(&plain, Compression { codec, level: None });
     let mut bytes = BytesMut::from(compressed.as_deref().unwrap_or(&plain));
     batch::readdress(&mut bytes, producer.0, 0, producer.1);

@@ -14,7 +14,7 @@ use headwater_log::disk::SystemDisk;
 use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::record::{Headers, RecordParts};
 use headwater_log::{
-    AppendError, LeaderEpoch, Log, LogOptions, Offset, Partition, ReadLimit, Running, TopicName,
+    AppendError, Log, LogOptions, Offset, Partition, ReadLimit, Running, TopicName,
 };
 use headwater_tests::files::TestDir;
 use headwater_tests::kafka::{Kafka, Stop, VERSIONS};
@@ -60,13 +60,7 @@ fn batch_of(values: &[&str], producer: ProducerIdentity, sequence: i32) -> Bytes
         };
         builder.push(&record, 1 << 20).expect("it fits");
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let sealed = builder.seal(seal).expect("records were pushed");
+    let sealed = builder.seal(Seal::default()).expect("records were pushed");
     let mut copy = BytesMut::from(&sealed[..]);
     batch::readdress(&mut copy, producer.id, producer.epoch, sequence);
     copy.freeze()

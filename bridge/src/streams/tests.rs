@@ -62,6 +62,14 @@ fn followers_begin_at_the_end_of_what_was_there_and_at_the_start_of_what_is_new(
     assert_eq!(node.delivered().len(), 2);
 }
 
+/// One record without a key.
+fn batch_of(value: &[u8], headers: &Headers) -> bytes::BytesMut {
+    let mut builder = BatchBuilder::new();
+    let record = RecordParts { timestamp_ms: START_MS, key: None, value: Some(value), headers };
+    builder.push(&record, 1 << 20).unwrap();
+    bytes::BytesMut::from(&builder.seal(Seal::default()).unwrap()[..])
+}
+
 #[test]
 fn a_kafka_clients_record_is_not_trusted() {
     let mut node = Node::new(config());
@@ -70,21 +78,7 @@ fn a_kafka_clients_record_is_not_trusted() {
     let mut headers = Headers::default();
     headers.push("mqtt.topic", b"forged");
     headers.push("hw", &[1, 0]);
-    let mut builder = BatchBuilder::new();
-    let record = RecordParts {
-        timestamp_ms: START_MS,
-        key: None,
-        value: Some(b"forged"),
-        headers: &headers,
-    };
-    builder.push(&record, 1 << 20).unwrap();
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: headwater_log::LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let mut batch = bytes::BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    let mut batch = batch_of(b"forged", &headers);
     batch::readdress(&mut batch, -1, -1, -1);
     let appended = partition.append_batch(batch).unwrap();
     node.wait_for("it is committed", || {
@@ -104,21 +98,7 @@ fn transactions_of_kafka_clients_do_not_break_what_subscribers_read() {
     let (topic, number, _) = node.place(&first);
     let partition = node.partition(&topic, number.try_into().unwrap());
     let client = |sequence| {
-        let mut builder = BatchBuilder::new();
-        let record = RecordParts {
-            timestamp_ms: START_MS,
-            key: None,
-            value: Some(b"of a client"),
-            headers: Headers::EMPTY,
-        };
-        builder.push(&record, 1 << 20).unwrap();
-        let seal = Seal {
-            base_offset: Offset::ZERO,
-            epoch: headwater_log::LeaderEpoch::default(),
-            node_slot: 0,
-            base_sequence: 0,
-        };
-        let mut batch = bytes::BytesMut::from(&builder.seal(seal).unwrap()[..]);
+        let mut batch = batch_of(b"of a client", Headers::EMPTY);
         batch::readdress(&mut batch, 9, 0, sequence);
         batch[22] |= 0x10;
         let crc = crc_fast::crc32_iscsi(&batch[21..]);

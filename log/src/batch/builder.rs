@@ -26,8 +26,8 @@ pub struct BatchBuilder {
     capacity_hint: usize,
 }
 
-/// What the header of a sealed batch says beside what its records say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the header of a sealed batch says beside what its records say. The default is for a batch that gets its place later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seal {
     /// Offset of the first record.
     pub base_offset: Offset,

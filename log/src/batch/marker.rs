@@ -14,7 +14,6 @@ use super::{
     ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL, BatchBuilder, BatchHeader, Seal, put_crc, records,
 };
 use crate::record::{Headers, RecordParts};
-use crate::{LeaderEpoch, Offset};
 use bytes::{Bytes, BytesMut};
 
 const TYPE_ABORT: i16 = 0;
@@ -61,12 +60,7 @@ impl TransactionMarker {
             headers: Headers::EMPTY,
         };
         builder.push(&record, usize::MAX);
-        let seal = Seal {
-            base_offset: Offset::ZERO,
-            epoch: LeaderEpoch::default(),
-            node_slot: self.producer_epoch,
-            base_sequence: -1,
-        };
+        let seal = Seal { node_slot: self.producer_epoch, base_sequence: -1, ..Seal::default() };
         let mut batch = builder.seal(seal).map_or_else(BytesMut::new, |b| BytesMut::from(&b[..]));
         let attributes = ATTRIBUTE_CONTROL | ATTRIBUTE_TRANSACTIONAL;
         batch[21..23].copy_from_slice(&attributes.to_be_bytes());

@@ -7,7 +7,7 @@ use crate::disk::fake::FakeDisk;
 use crate::metadata::{Cleanup, Codec, Compression, TopicSettings};
 use crate::record::{Headers, RecordParts};
 use crate::tests::{options, settings};
-use crate::{LeaderEpoch, Log, LogOptions, Offset, Partition, ReadLimit, TopicName};
+use crate::{Log, LogOptions, Offset, Partition, ReadLimit, TopicName};
 use bytes::{Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -216,13 +216,7 @@ fn client(compression: Compression, records: &[(Option<&str>, Option<&str>)]) ->
         };
         builder.push(&record, usize::MAX).unwrap();
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let mut bytes = BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    let mut bytes = BytesMut::from(&builder.seal(Seal::default()).unwrap()[..]);
     batch::readdress(&mut bytes, -1, -1, -1);
     batch::compressed(&bytes, compression).map_or(bytes, |bytes| BytesMut::from(&bytes[..]))
 }

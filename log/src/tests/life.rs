@@ -7,8 +7,7 @@ use crate::clock::Clock;
 use crate::metadata::{Durability, TopicSettings};
 use crate::record::{Headers, RecordParts};
 use crate::{
-    AckPoint, AppendError, LeaderEpoch, Loss, Offset, Partition, ReadError, ReadLimit, Settled,
-    TopicName,
+    AckPoint, AppendError, Loss, Offset, Partition, ReadError, ReadLimit, Settled, TopicName,
 };
 use bytes::BytesMut;
 
@@ -29,9 +28,7 @@ fn client_batch(producer: i64, epoch: i16, sequence: i32, records: usize) -> Byt
         };
         builder.push(&record, 1 << 20).unwrap();
     }
-    let seal =
-        Seal { base_offset: o(0), epoch: LeaderEpoch::default(), node_slot: 0, base_sequence: 0 };
-    let mut bytes = BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    let mut bytes = BytesMut::from(&builder.seal(Seal::default()).unwrap()[..]);
     batch::readdress(&mut bytes, producer, epoch, sequence);
     bytes
 }

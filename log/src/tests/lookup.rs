@@ -7,9 +7,10 @@ use crate::disk::fake::{FakeDisk, Fault};
 use crate::disk::{Disk, OpenMode};
 use crate::metadata::{Codec, Compression, TopicSettings};
 use crate::record::{Headers, Record, RecordParts};
-use crate::{LabelHash, Labeller, LeaderEpoch, Log, Offset, Partition, ReadError, ReadLimit};
+use crate::{LabelHash, Labeller, Log, Offset, Partition, ReadError, ReadLimit};
 use bytes::BytesMut;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// SplitMix64.
 struct Random(u64);
@@ -59,13 +60,7 @@ fn add(p: &Partition, random: &mut Random, now_ms: i64) {
         };
         builder.push(&record, 1 << 20).unwrap();
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let mut bytes = BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    let mut bytes = BytesMut::from(&builder.seal(Seal::default()).unwrap()[..]);
     batch::readdress(&mut bytes, -1, -1, -1);
     let codec = [Codec::None, Codec::Lz4, Codec::Zstd][random.below(3) as usize];
     let smaller = batch::compressed(&bytes, Compression { codec, level: None });
@@ -92,6 +87,15 @@ fn grow(rig: &Rig, log: &Log, p: &Partition, random: &mut Random) {
     p.delete_before(Offset::new(random.below(end / 3) as i64).unwrap());
     while log.step_commit() {}
     assert!(p.segments_and_checkpoint().0.len() > 3);
+}
+
+/// A log that has grown, and all of its records.
+fn grown(rig: &Rig, random: &mut Random) -> (Log, Arc<Partition>, Vec<Record>) {
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    grow(rig, &log, &p, random);
+    let all = scan(&p);
+    (log, p, all)
 }
 
 fn scan(p: &Partition) -> Vec<Record> {
@@ -182,10 +186,7 @@ fn lookups_by_time_and_label_equal_a_scan() {
     for seed in 0..8 {
         let mut random = Random(seed);
         let mut rig = rig();
-        let (log, _) = rig.open();
-        let p = topic(&log, "t", 1, settings())[0].clone();
-        grow(&rig, &log, &p, &mut random);
-        let all = scan(&p);
+        let (log, p, all) = grown(&rig, &mut random);
         check_times(&p, &all);
         check_labels(&p, &all);
         drop((p, log));
@@ -248,10 +249,7 @@ fn after_a_failed_sync_a_lookup_answers_what_memory_knows_or_an_error() {
 fn indexes_that_are_missing_or_wrong_are_made_again() {
     let mut random = Random(99);
     let rig = rig();
-    let (log, _) = rig.open();
-    let p = topic(&log, "t", 1, settings())[0].clone();
-    grow(&rig, &log, &p, &mut random);
-    let all = scan(&p);
+    let (log, p, all) = grown(&rig, &mut random);
     check_labels(&p, &all);
     log.step_close().unwrap();
     drop((p, log));
@@ -318,10 +316,7 @@ fn indexes_that_are_missing_or_wrong_are_made_again() {
 fn a_label_index_of_another_labeller_is_made_again() {
     let mut random = Random(5);
     let mut rig = rig();
-    let (log, _) = rig.open();
-    let p = topic(&log, "t", 1, settings())[0].clone();
-    grow(&rig, &log, &p, &mut random);
-    let all = scan(&p);
+    let (log, p, all) = grown(&rig, &mut random);
     check_labels(&p, &all);
     log.step_close().unwrap();
     drop((p, log));
@@ -390,10 +385,7 @@ fn a_rare_label_is_found_in_few_batches() {
 fn what_cannot_be_read_is_never_passed_over() {
     let mut random = Random(17);
     let rig = rig();
-    let (log, _) = rig.open();
-    let p = topic(&log, "t", 1, settings())[0].clone();
-    grow(&rig, &log, &p, &mut random);
-    let all = scan(&p);
+    let (log, p, all) = grown(&rig, &mut random);
     let (segments, _) = p.segments_and_checkpoint();
     log.step_close().unwrap();
     drop((p, log));

@@ -28,9 +28,7 @@ fn batch_of(producer: i64, epoch: i16, sequence: i32, records: usize) -> BytesMu
         };
         builder.push(&record, 1 << 20).unwrap();
     }
-    let seal =
-        Seal { base_offset: o(0), epoch: LeaderEpoch::default(), node_slot: 0, base_sequence: 0 };
-    let mut bytes = BytesMut::from(&builder.seal(seal).unwrap()[..]);
+    let mut bytes = BytesMut::from(&builder.seal(Seal::default()).unwrap()[..]);
     batch::readdress(&mut bytes, producer, epoch, sequence);
     bytes[22] |= 0x10;
     let crc = crate::encoding::crc32c(&bytes[21..]);

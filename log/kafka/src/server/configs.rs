@@ -338,34 +338,21 @@ fn number(key: &str, value: &str, bounds: std::ops::RangeInclusive<i64>) -> Resu
 }
 
 #[cfg(test)]
-pub(super) fn sample() -> TopicSettings {
-    TopicSettings {
-        durability: Durability::Fsync,
-        retention_ms: Some(604_800_000),
-        retention_bytes: None,
-        segment_bytes: 64 << 20,
-        segment_ms: 604_800_000,
-        batch_bytes_max: 1_048_588,
-        ..TopicSettings::default()
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_shown_can_be_set() {
-        let mut settings = sample();
-        for entry in entries(&sample()) {
+        let mut settings = TopicSettings::default();
+        for entry in entries(&TopicSettings::default()) {
             set(&mut settings, entry.key, Some(&entry.value)).unwrap();
         }
-        assert_eq!(settings, sample());
+        assert_eq!(settings, TopicSettings::default());
     }
 
     #[test]
     fn values_reach_the_settings() {
-        let mut settings = sample();
+        let mut settings = TopicSettings::default();
         for (key, value) in [
             ("retention.ms", "-1"),
             ("retention.bytes", "1000000"),
@@ -394,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_level_belongs_to_its_codec() {
-        let mut settings = sample();
+        let mut settings = TopicSettings::default();
         let configs = [("compression.zstd.level", Some("19")), ("compression.type", Some("zstd"))];
         set_all(&mut settings, configs.into_iter()).unwrap();
         let zstd = |level| Compression { codec: Codec::Zstd, level };
@@ -407,7 +394,7 @@ mod tests {
         assert_eq!(shown(&settings, "compression.gzip.level"), "-1");
         // What is shown can be set, also where a level is.
         let all = entries(&settings);
-        let mut again = sample();
+        let mut again = TopicSettings::default();
         let pairs = all.iter().map(|entry| (entry.key, Some(entry.value.as_str())));
         set_all(&mut again, pairs).unwrap();
         assert_eq!(again, settings);
@@ -438,9 +425,9 @@ mod tests {
             ("message.timestamp.type", "LogAppendTime"),
             ("max.message.bytes", "0"),
         ] {
-            let mut settings = sample();
+            let mut settings = TopicSettings::default();
             assert!(set(&mut settings, key, Some(value)).is_err(), "{key}={value}");
-            assert_eq!(settings, sample());
+            assert_eq!(settings, TopicSettings::default());
         }
     }
 }

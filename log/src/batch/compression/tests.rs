@@ -6,7 +6,6 @@ use crate::batch::{
     compressed as compressed_batch, put_crc, records, verify,
 };
 use crate::record::{Headers, RecordParts};
-use crate::{LeaderEpoch, Offset};
 use bytes::Bytes;
 
 const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -230,13 +229,7 @@ fn batch_of(codec: Codec, count: usize, stream: impl FnOnce(&[u8]) -> Vec<u8>) -
         };
         builder.push(&record, 1 << 20).unwrap();
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let plain = builder.seal(seal).unwrap();
+    let plain = builder.seal(Seal::default()).unwrap();
     let mut batch = plain[..HEADER_BYTES].to_vec();
     batch.extend_from_slice(&stream(&plain[HEADER_BYTES..]));
     let length = i32::try_from(batch.len() - 12).unwrap();
