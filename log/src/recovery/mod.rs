@@ -376,8 +376,15 @@ impl Opening {
     }
 }
 
+/// Writes both slots of the catalog. With one alone, the other would still be of the generation before: should the new one rot,
+/// a start would take that for the last and see nothing of what was committed since.
 fn first_checkpoint(directory: &Directory, sequence: u64) -> Result<(), OpenError> {
-    directory.checkpoint(false).map_err(|e| OpenError::Io {
+    let written = directory.checkpoint(false).and_then(|_| match directory.checkpoint(false) {
+        // It has no room to grow into: the next checkpoint tries again.
+        Err(CheckpointError::Full) => Ok(()),
+        other => other.map(drop),
+    });
+    written.map_err(|e| OpenError::Io {
         path: directory.path().to_owned(),
         source: match e {
             CheckpointError::Full => io::ErrorKind::StorageFull.into(),

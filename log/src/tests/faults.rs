@@ -560,3 +560,37 @@ fn a_full_disk_keeps_room_for_the_logs_own_state_and_gives_it_back() {
     assert_eq!(p.settled(AckPoint::Synced, at.last), Settled::Passed, "it resumes by itself");
     assert!(rig.disk.files().iter().filter(|f| f.contains("/ballast/")).count() == 16);
 }
+
+/// One slot of the catalog rots, the newer or the older one, in a log that was started so often and has had so many checkpoints.
+#[test]
+fn a_rotten_slot_of_the_catalog_costs_nothing() {
+    // 90 times 50 KB are more than the ring has room for.
+    let counts = [0, 1, 90].into_iter().flat_map(|n| (0..6).map(move |i| (n, i / 2, i % 2)));
+    for (checkpoints, starts, slot) in counts {
+        let mut rig = Rig::new();
+        let (mut running, _) = rig.open();
+        let mut p = topic(&running, "t", 1, settings())[0].clone();
+        assert!(running.step_commit());
+        for _ in 0..starts {
+            rig.disk = rig.disk.after_kill();
+            running = rig.open().0;
+            p = first(&running);
+        }
+        for _ in 0..checkpoints {
+            big(&p).unwrap();
+            assert!(running.step_commit());
+            running.step_checkpoint().unwrap();
+        }
+        big(&p).unwrap();
+        assert!(running.step_commit());
+        let end = p.positions().synced;
+        drop((p, running));
+        rig.disk = rig.disk.after_kill();
+        let slot = ["/data/catalog.a", "/data/catalog.b"][slot];
+        let mut bytes = rig.disk.contents(slot).unwrap();
+        bytes[60] ^= 1;
+        rig.disk.plant(slot, &bytes);
+        let (log, recovery) = rig.open();
+        assert_eq!(first(&log).positions().synced, end, "{slot}, {starts} starts: {recovery:?}");
+    }
+}
