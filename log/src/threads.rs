@@ -1,8 +1,8 @@
-//! The threads of an open log, for each directory: commit, checkpoint, upkeep, one that makes journal files ahead of need, and
-//! one that compresses.
+//! The threads of an open log, for each directory: commit, checkpoint, upkeep, one that makes journal files ahead of need, one
+//! that compresses, and one that compacts.
 //!
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
-//! Neighbours: `commit`, `checkpoint` and `retention` have the steps.
+//! Neighbours: `commit`, `checkpoint`, `retention`, `compressor` and `compaction::cleaner` have the steps.
 
 use crate::checkpoint::Speed;
 use crate::directory::Directory;

@@ -80,7 +80,7 @@ impl Transactions {
         }
     }
 
-    /// AbortedTransaction transactions whose markers were met since the last call and of which batches are left.
+    /// Aborted transactions whose markers were met since the last call and of which batches are left.
     pub(super) fn take_kept(&mut self) -> Vec<AbortedTransaction> {
         std::mem::take(&mut self.kept)
     }

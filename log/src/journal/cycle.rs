@@ -32,7 +32,7 @@
 //! | 3 batches | whole record batches in offset order, as they stand in the segment |
 //! | 4 ends | what the cycle before committed: (handle u64, first offset i64, end offset i64) each; names the loss exactly, should that cycle rot. First = end: the partition was cut to there |
 //! | 5 truncate | offset i64: what was appended at or above it before this cycle is gone |
-//! | 6 leadership | epoch i32; role u8 (1 leader, 2 follower); zeros, 3 bytes; high watermark i64: of a replicated partition (partition::replica) |
+//! | 6 leadership | of a replicated partition: `partition::replica` has its table |
 //! | 7 swap | a compaction swap: `compaction::swap` has its table |
 //!
 //! Kind 8 is kept for extent. Control frames (1, 2, 4, 5, 6, 7) stand before the batches.

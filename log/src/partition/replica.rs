@@ -280,7 +280,9 @@ impl Partition {
         if self.is_replicated() {
             let state = self.state.lock();
             let limit = state.replica.truncating.unwrap_or(state.committed);
-            let to = offset.min(state.committed).min(limit).get();
+            // A `memory` topic's are committed a moment before they are in the kernel.
+            let written = self.points.written.load(Ordering::Acquire);
+            let to = offset.min(state.committed).min(limit).get().min(written);
             if self.points.high_watermark.fetch_max(to, Ordering::AcqRel) < to {
                 drop(state);
                 self.shared.notify();

@@ -1,8 +1,9 @@
 //! Segments: Kafka's files of one partition, `topics/<topic>-<partition>.<handle>/<20 digits>.*`.
 //!
 //! A `.log` holds whole record batches back to back, exactly as Kafka writes them, so Kafka's own tools read it. `.index` and
-//! `.timeindex` are Kafka's too (`index` has their tables), `.labels` is Headwater's (`labels`). These three are hints: never
-//! synced, and a missing or wrong one is made again from the log.
+//! `.timeindex` are Kafka's too (`index` has their tables), so are `.txnindex` (`txnindex`) and `.snapshot`
+//! (`partition::producers::snapshot`); `.labels` is Headwater's (`labels`). All but the log are hints: never synced, and a missing
+//! or wrong one is made again from it.
 //!
 //! A segment is rolled when its bytes, its age on the log clock (Kafka takes the records' timestamps, which a device may have
 //! wrong; retention runs on the log clock, and so does this), an index of it, or its offsets (31 bits above its base) would
