@@ -14,10 +14,12 @@ mod compacted;
 mod compress;
 mod cut;
 pub(crate) mod epochs;
+mod error;
 mod hold;
 mod labels;
 mod lookup;
 mod lost;
+mod positions;
 pub(crate) mod producers;
 mod read;
 pub(crate) mod replay;
@@ -28,8 +30,11 @@ mod transactions;
 mod writer;
 
 pub(crate) use commit::Taken;
+pub use error::{AppendError, ReadError};
 pub use hold::Hold;
 pub use labels::Labelled;
+use positions::Points;
+pub use positions::{AckPoint, Loss, Positions, ReadLimit, Settled};
 pub use producers::{Origin, VerificationGuard};
 pub use replica::{ReplicaError, Role, Truncated};
 pub(crate) use writer::PlanError;
@@ -44,7 +49,7 @@ use compacted::Compacted;
 use parking_lot::{Mutex, RwLock};
 use state::State;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use writer::Writer;
 
@@ -87,19 +92,6 @@ impl std::fmt::Debug for Partition {
     }
 }
 
-/// The pointers that waiters look at without a lock. Each is stored after the epoch it belongs to.
-#[derive(Debug, Default)]
-struct Points {
-    log_start: AtomicI64,
-    /// The log start that the journal has synced: files below it may go.
-    log_start_synced: AtomicI64,
-    log_end: AtomicI64,
-    written: AtomicI64,
-    synced: AtomicI64,
-    high_watermark: AtomicI64,
-    epoch: AtomicI32,
-}
-
 /// Whether a partition takes appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -114,79 +106,6 @@ pub(crate) enum Condition {
     Missing = 4,
 }
 
-/// The log pointers of a partition, at one moment: `log_start <= high_watermark <= log_end`,
-/// `synced <= written <= log_end`. Ends are exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Positions {
-    /// First offset that can be read.
-    pub log_start: Offset,
-    /// Next offset to be assigned.
-    pub log_end: Offset,
-    /// Written to the kernel up to here (survives a crash of the process).
-    pub written: Offset,
-    /// Synced up to here (survives a crash of the machine).
-    pub synced: Offset,
-    /// Readers see up to here.
-    pub high_watermark: Offset,
-    /// Readers of committed data see up to here: where the earliest transaction begins that is open, or whose end is not yet
-    /// below the high watermark and synced; else the high watermark.
-    pub last_stable: Offset,
-    /// The current leader epoch.
-    pub epoch: LeaderEpoch,
-}
-
-/// What a reader may see (ARCHITECTURE.md, invariant 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadLimit {
-    /// Kafka's read_uncommitted.
-    HighWatermark,
-    /// MQTT subscribers, connectors, Kafka's read_committed.
-    LastStable,
-    /// The uplink: the last stable offset, and synced.
-    SyncedAndStable,
-    /// Followers: all that is written here, above the high watermark too.
-    Written,
-}
-
-/// What a waiter waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AckPoint {
-    /// Assigned an offset.
-    Appended,
-    /// Written to the kernel: Kafka's acks=1.
-    Written,
-    /// Synced here.
-    Synced,
-    /// Below the high watermark: Kafka's acks=all, a route's default.
-    HighWatermark,
-}
-
-/// Whether a waited-for position was reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
-    /// Not yet.
-    Waiting,
-    /// Reached: acknowledge.
-    Passed,
-    /// Never will be: do not acknowledge.
-    Lost(Loss),
-}
-
-/// Why a position will never be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Loss {
-    /// The disk is full: the tail was cut before it was committed. Room may come.
-    DiskFull,
-    /// The directory is offline after an I/O error; a restart is needed.
-    Offline,
-    /// The topic was deleted.
-    Deleted,
-    /// This replica does not lead any more: whether the record stays is decided elsewhere.
-    Fenced,
-    /// The log was truncated below it: the leader does not have the record.
-    Truncated,
-}
-
 /// Where an append went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -196,124 +115,6 @@ pub struct Appended {
     pub last: Position,
     /// The batch was here already (same producer id, epoch and sequence).
     pub duplicate: bool,
-}
-
-/// Why an append was refused. Nothing was stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The memory for uncommitted bytes is used up, or every producer that can be remembered has a transaction open: wait until
-    /// positions move, then try again.
-    #[error("append path is full")]
-    Busy,
-    /// The disk is full: refuse.
-    #[error("disk is full")]
-    DiskFull,
-    /// The directory is offline.
-    #[error("log is offline: {0}")]
-    Offline(String),
-    /// The topic was deleted.
-    #[error("topic was deleted")]
-    Deleted,
-    /// Another replica leads, or none does yet (Kafka's NOT_LEADER_OR_FOLLOWER).
-    #[error("this replica does not lead")]
-    NotLeader,
-    /// A record or batch above `batch_bytes_max`.
-    #[error("{size_bytes} bytes are more than the {limit_bytes} allowed")]
-    TooLarge {
-        /// What was given.
-        size_bytes: usize,
-        /// What is allowed.
-        limit_bytes: usize,
-    },
-    /// A compacted topic takes no record without a key: it could only drop it.
-    #[error("a compacted topic takes no record without a key")]
-    Keyless {
-        /// Which records of the batch have none, from 0 on; the first hundred.
-        records: Vec<u32>,
-    },
-    /// The batch is not what Kafka would accept.
-    #[error(transparent)]
-    Corrupt(#[from] crate::batch::BatchError),
-    /// A sequence gap for this producer id (Kafka's OUT_OF_ORDER_SEQUENCE_NUMBER).
-    #[error("sequence {found} of producer {producer_id} is not the expected {expected}")]
-    OutOfOrderSequence {
-        /// The producer.
-        producer_id: i64,
-        /// Expected next sequence.
-        expected: i32,
-        /// Sequence in the batch.
-        found: i32,
-    },
-    /// An older epoch of this producer id (Kafka's INVALID_PRODUCER_EPOCH).
-    #[error("producer {producer_id} epoch {found} is fenced by {current}")]
-    ProducerFenced {
-        /// The producer.
-        producer_id: i64,
-        /// Current epoch.
-        current: i16,
-        /// Epoch in the batch.
-        found: i16,
-    },
-    /// The batch does not belong to an open or verified transaction, or not to the open one (Kafka's INVALID_TXN_STATE).
-    #[error("batch of producer {producer_id} is refused: {reason}")]
-    InvalidTransaction {
-        /// The producer.
-        producer_id: i64,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A marker of a coordinator that has a successor (Kafka's TRANSACTION_COORDINATOR_FENCED).
-    #[error("coordinator epoch {found} for producer {producer_id} is fenced by {current}")]
-    CoordinatorFenced {
-        /// The producer.
-        producer_id: i64,
-        /// The successor's epoch.
-        current: i32,
-        /// Epoch in the marker.
-        found: i32,
-    },
-}
-
-/// Why a read failed. Nothing is returned then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// Below the log start or above the log end.
-    #[error("offset {offset} is outside {log_start}..={log_end}")]
-    OutOfRange {
-        /// What was asked.
-        offset: Offset,
-        /// First readable.
-        log_start: Offset,
-        /// End.
-        log_end: Offset,
-    },
-    /// A batch on disk does not pass its checks. Nothing of it is served.
-    #[error(
-        "damaged batch in {file} at byte {byte}: {reason}; offsets {first}..{next_good:?} are not readable"
-    )]
-    Damaged {
-        /// Path of the segment.
-        file: String,
-        /// Byte in it.
-        byte: u64,
-        /// What is wrong.
-        reason: crate::batch::BatchError,
-        /// First offset lost.
-        first: Offset,
-        /// Where reading can go on, if known.
-        next_good: Option<Offset>,
-    },
-    /// The disk answered with an error.
-    #[error("reading {file}: {error}")]
-    Io {
-        /// Path of the file.
-        file: String,
-        /// The system's message.
-        error: String,
-    },
-    /// The topic was deleted.
-    #[error("topic was deleted")]
-    Deleted,
 }
 
 /// What a read found.
@@ -383,70 +184,6 @@ impl Partition {
     #[must_use]
     pub fn durability(&self) -> Durability {
         if self.is_memory() { Durability::Memory } else { Durability::Fsync }
-    }
-
-    /// All pointers at one moment.
-    #[must_use]
-    pub fn positions(&self) -> Positions {
-        self.positions_locked(&self.state.lock())
-    }
-
-    fn positions_locked(&self, state: &State) -> Positions {
-        let point = |p: &AtomicI64| Offset::new(p.load(Ordering::Acquire)).unwrap_or_default();
-        let high_watermark = point(&self.points.high_watermark);
-        let log_start = point(&self.points.log_start);
-        // What was deleted of an open transaction can never be shown: its rest begins at the log start.
-        let unstable = state.producers.first_unstable(self.decided_end());
-        let last_stable =
-            unstable.map_or(high_watermark, |first| first.max(log_start).min(high_watermark));
-        Positions {
-            log_start,
-            log_end: point(&self.points.log_end),
-            written: point(&self.points.written),
-            synced: point(&self.points.synced),
-            high_watermark,
-            last_stable,
-            epoch: self.epoch(),
-        }
-    }
-
-    /// Whether the record at `position` has passed `point`. Cheap (a few atomic loads): for waiters that are woken once per cycle.
-    #[must_use]
-    pub fn settled(&self, point: AckPoint, position: Position) -> Settled {
-        let at = match point {
-            AckPoint::Appended => &self.points.log_end,
-            AckPoint::Written => &self.points.written,
-            AckPoint::Synced => &self.points.synced,
-            AckPoint::HighWatermark => &self.points.high_watermark,
-        };
-        // The pointer before the epoch: a pointer that counts records of a newer epoch is seen with that epoch.
-        let passed = position.offset.get() < at.load(Ordering::Acquire);
-        if self.points.epoch.load(Ordering::Acquire) != position.epoch.get()
-            && let Some(loss) = self.cut_off(position)
-        {
-            return Settled::Lost(loss);
-        }
-        if passed {
-            return Settled::Passed;
-        }
-        match self.condition() {
-            Condition::Deleted => Settled::Lost(Loss::Deleted),
-            Condition::Missing => Settled::Lost(Loss::Offline),
-            _ if self.shared.is_offline() => Settled::Lost(Loss::Offline),
-            _ => self.fenced(point, position).map_or(Settled::Waiting, Settled::Lost),
-        }
-    }
-
-    /// Why a position of an older epoch names no record any more, if its epoch's tail was cut below it.
-    fn cut_off(&self, position: Position) -> Option<Loss> {
-        if position.offset < self.log_start() {
-            return None;
-        }
-        let state = self.state.lock();
-        let end = state.epochs.end_of(position.epoch, self.log_start(), state.end);
-        let there =
-            end.is_some_and(|(epoch, end)| epoch == position.epoch && position.offset < end);
-        (!there).then(|| state.loss.clone())
     }
 
     /// The end offset of the largest epoch that is at most `epoch` (KIP-101), with that epoch. `None` when nothing is known of it.
@@ -550,10 +287,6 @@ impl Partition {
         Arc::clone(&self.settings.read())
     }
 
-    fn epoch(&self) -> LeaderEpoch {
-        LeaderEpoch::new(self.points.epoch.load(Ordering::Acquire)).unwrap_or_default()
-    }
-
     pub(crate) fn condition(&self) -> Condition {
         match self.condition.load(Ordering::Acquire) {
             1 => Condition::Full,
@@ -562,14 +295,6 @@ impl Partition {
             4 => Condition::Missing,
             _ => Condition::Well,
         }
-    }
-
-    pub(crate) fn log_start(&self) -> Offset {
-        Offset::new(self.points.log_start.load(Ordering::Acquire)).unwrap_or_default()
-    }
-
-    pub(crate) fn high_watermark(&self) -> Offset {
-        Offset::new(self.points.high_watermark.load(Ordering::Acquire)).unwrap_or_default()
     }
 
     /// Takes over changed settings; a changed durability waits for the committer.

@@ -217,6 +217,17 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether it may take the leader's batches, or be cut back to them, now.
+    fn check_follows(&self, state: &State) -> Result<(), ReplicaError> {
+        if self.role() != Role::Follower || state.replica.claimed.is_some() {
+            return Err(ReplicaError::NotFollower);
+        }
+        if state.replica.truncating.is_some() {
+            return Err(ReplicaError::Truncating);
+        }
+        Ok(())
+    }
+
     /// Begins `epoch`, leading in nothing.
     fn enter(&self, state: &mut State, epoch: LeaderEpoch) {
         // What is open belongs to the epoch it was appended in.
@@ -309,12 +320,7 @@ impl Partition {
             .ok_or(BatchError::Field("partitionLeaderEpoch"))?;
         let mut state = self.state.lock();
         self.admit(&state)?;
-        if self.role() != Role::Follower || state.replica.claimed.is_some() {
-            return Err(ReplicaError::NotFollower);
-        }
-        if state.replica.truncating.is_some() {
-            return Err(ReplicaError::Truncating);
-        }
+        self.check_follows(&state)?;
         let base = Offset::new(header.base_offset).unwrap_or_default();
         let hole = base.get() - state.end.get();
         if !(0..=HOLE_MAX).contains(&hole) {
@@ -361,12 +367,7 @@ impl Partition {
         let to = self.batch_start(offset)?;
         let mut state = self.state.lock();
         self.admit(&state)?;
-        if self.role() != Role::Follower || state.replica.claimed.is_some() {
-            return Err(ReplicaError::NotFollower);
-        }
-        if state.replica.truncating.is_some() {
-            return Err(ReplicaError::Truncating);
-        }
+        self.check_follows(&state)?;
         let high_watermark = self.high_watermark();
         if to < high_watermark {
             return Err(ReplicaError::BelowHighWatermark { offset: to, high_watermark });
