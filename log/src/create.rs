@@ -64,15 +64,10 @@ pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn LockGuard
     }
 }
 
-/// Whether the directory was made but its first start never got to its first checkpoint. Nothing was served from it then, and
-/// the names in it may never have become durable: it is made again.
-pub(crate) fn was_never_started(
-    disk: &dyn Disk,
-    dir: &Path,
-    superblock: &Superblock,
-) -> Result<bool, OpenError> {
-    let catalog = Catalog::read(disk, dir, &superblock.directory_id)?;
-    Ok(catalog.is_some_and(|catalog| catalog.sequence < FIRST_SEQUENCE))
+/// Whether the directory with this catalog was made but its first start never got to its first checkpoint. Nothing was served
+/// from it then, and the names in it may never have become durable: it is made again.
+pub(crate) fn was_never_started(catalog: Option<&Catalog>) -> bool {
+    catalog.is_some_and(|catalog| catalog.sequence < FIRST_SEQUENCE)
 }
 
 /// Removes what a creation left that did not get to its end.
@@ -100,7 +95,7 @@ pub(crate) fn create(
     disk: &dyn Disk,
     dir: &Path,
     options: &LogOptions,
-) -> Result<Superblock, OpenError> {
+) -> Result<(Superblock, Catalog), OpenError> {
     let io = |source| OpenError::Io { path: dir.to_owned(), source };
     if disk.list(&dir.join("topics")).is_ok_and(|topics| !topics.is_empty()) {
         return Err(damaged(dir, "there are topics but no superblock".to_owned()));
@@ -115,15 +110,15 @@ pub(crate) fn create(
     let id = superblock.directory_id;
     let size = options.journal_file_bytes.min(FIRST_FILE_BYTES);
     journal::create(disk, dir, 0, id, size).map_err(io)?;
+    let mark = Mark { generation: 0, cycle: 0, crc: 0, slot: 0, at: BLOCK_BYTES };
+    let mut catalog = Catalog { clean: true, mark, ..Catalog::default() };
     for sequence in 0..FIRST_SEQUENCE {
-        let mark = Mark { generation: 0, cycle: 0, crc: 0, slot: 0, at: BLOCK_BYTES };
-        Catalog { sequence, clean: true, mark, ..Catalog::default() }
-            .write(disk, dir, &id)
-            .map_err(io)?;
+        catalog.sequence = sequence;
+        catalog.write(disk, dir, &id).map_err(io)?;
     }
     disk.sync_dir(dir).map_err(io)?;
     // Whoever made the folder may not have got as far as this.
     sync_name(disk, dir).map_err(io)?;
     superblock.write(disk, dir)?;
-    Ok(superblock)
+    Ok((superblock, catalog))
 }

@@ -44,6 +44,7 @@ pub use partition::{
     Positions, Producer, ReadError, ReadLimit, ReadOutcome, ReplicaError, Role, Settled, Truncated,
     VerificationGuard,
 };
+pub use recovery::RecoveryParts;
 pub use segment::labels::{LabelHash, Labeller};
 pub use segment::txnindex::AbortedTransaction;
 pub use space::{EarlyRemoval, Share};

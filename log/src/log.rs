@@ -10,6 +10,7 @@ use crate::compaction::CompactionOptions;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::metadata::{Command, Refusal, TopicMetadata, TopicSettings};
+use crate::recovery::RecoveryParts;
 use crate::segment::labels::Labeller;
 use crate::space::{EarlyRemoval, Share};
 use crate::stats::LogStats;
@@ -112,6 +113,8 @@ pub struct Recovery {
     pub moved_machine: bool,
     /// How long it took.
     pub took: Duration,
+    /// Where that time went.
+    pub parts: RecoveryParts,
 }
 
 /// Why a data directory was not opened. Nothing in it was changed.

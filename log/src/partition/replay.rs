@@ -150,12 +150,12 @@ impl Partition {
         Ok(Applied::Added)
     }
 
-    /// Gives replayed batches their places and writes them when enough have gathered (`at_least_bytes`).
-    pub(crate) fn settle_replayed(&self, at_least_bytes: usize) -> Result<(), PlanError> {
+    /// Gives replayed batches their places and writes them.
+    pub(crate) fn settle_replayed(&self) -> Result<(), PlanError> {
         let mut writer = self.writer.lock();
         let mut batches = {
             let state = self.state.lock();
-            if state.sealed_bytes == 0 || state.sealed_bytes < at_least_bytes {
+            if state.sealed_bytes == 0 {
                 return Ok(());
             }
             let from = state.position(state.committed);

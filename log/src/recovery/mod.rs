@@ -14,6 +14,7 @@
 
 mod controls;
 mod join;
+mod parts;
 mod read;
 mod replay;
 
@@ -30,6 +31,8 @@ use crate::partition::Partition;
 use crate::retention::LogClock;
 use crate::shared::{Common, Shared};
 use join::{Candidate, Claim, Fate};
+pub use parts::RecoveryParts;
+use parts::Stopwatch;
 use read::{Place, Read};
 use replay::{ByHandle, Start};
 use std::io;
@@ -85,11 +88,10 @@ struct Opening {
 impl Opening {
     /// Reads what there is, makes what is new, and settles who is who.
     fn gather(options: LogOptions, common: Common) -> Result<Self, OpenError> {
-        let disk = &*common.disk;
         let mut error = None;
         let mut places = Vec::with_capacity(options.dirs.len());
         for dir in &options.dirs {
-            places.push(match read::look(disk, dir) {
+            places.push(match read::look(&common, dir) {
                 Ok(place) => Ok(place),
                 // Whoever runs two processes, or an old program, must hear of it, not lose half of what there is.
                 Err(e @ (OpenError::InUse { .. } | OpenError::FromTheFuture { .. })) => {
@@ -118,7 +120,8 @@ impl Opening {
             match (fate, place) {
                 (Fate::Member(number), Ok(Place::Directory(read))) => members.push((number, read)),
                 (Fate::Joins, Ok(Place::Directory(read))) => joining.push(read),
-                (Fate::Joins, Ok(Place::Empty { .. })) => match read::begin(disk, dir, &options) {
+                (Fate::Joins, Ok(Place::Empty { .. })) => match read::begin(&common, dir, &options)
+                {
                     Ok(read) => joining.push(read),
                     Err(e) => {
                         left.push(Unused { path: dir.clone(), why: e.to_string() });
@@ -336,6 +339,7 @@ impl Opening {
             self.report.unclean |= start.report.unclean;
             self.report.cycles_replayed += start.report.cycles_replayed;
             self.report.bytes_replayed += start.report.bytes_replayed;
+            self.report.parts += start.report.parts;
             for finding in &start.report.findings {
                 let alone = self.options.dirs.len() == 1;
                 let dir = start.read.dir.display();
@@ -357,7 +361,10 @@ impl Opening {
         for start in starts {
             let directory = start.finish(&node);
             node.tick_log_clock(&directory.shared);
-            match first_checkpoint(&directory, sequence) {
+            let mut watch = Stopwatch::new(&*node.common.clock);
+            let done = first_checkpoint(&directory, sequence);
+            self.report.parts.sync += watch.lap();
+            match done {
                 Ok(()) => open.push(Arc::new(directory)),
                 Err(e) => {
                     for partition in directory.partitions() {

@@ -5,6 +5,7 @@
 
 use super::controls::PartitionControls;
 use super::damaged;
+use super::parts::{RecoveryParts, Stopwatch};
 use crate::catalog::Catalog;
 use crate::create::{create, make_folders, take_lock, was_never_started};
 use crate::disk::{Disk, LockGuard, OpenMode};
@@ -15,6 +16,7 @@ use crate::journal::{self, Opened};
 use crate::log::{LogOptions, OpenError};
 use crate::metadata::{MetadataError, MetadataRecord, MetadataState, decode_all};
 use crate::node::Metadata;
+use crate::shared::Common;
 use crate::superblock::Superblock;
 use std::collections::BTreeSet;
 use std::io;
@@ -48,6 +50,8 @@ pub(super) struct Read {
     pub(super) created: bool,
     /// Damage took records of metadata out of the journal.
     pub(super) holed: bool,
+    /// What the reading took.
+    pub(super) parts: RecoveryParts,
 }
 
 pub(super) struct Ring {
@@ -57,7 +61,8 @@ pub(super) struct Ring {
 }
 
 /// Looks at a path, and locks and reads what is there.
-pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Place, OpenError> {
+pub(super) fn look(common: &Common, dir: &Path) -> Result<Place, OpenError> {
+    let (disk, watch) = (&*common.disk, Stopwatch::new(&*common.clock));
     let there = |name: &str| {
         let path = dir.join(name);
         match disk.open(&path, OpenMode::Read) {
@@ -68,31 +73,39 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Place, OpenError> {
     };
     if there("superblock")? {
         let lock = take_lock(disk, dir)?;
-        if let Some(superblock) = Superblock::read(disk, dir)?
-            && !was_never_started(disk, dir, &superblock)?
-        {
-            return Ok(Place::Directory(Box::new(Read::of(disk, dir, superblock, lock)?)));
+        if let Some(known) = identify(disk, dir)? {
+            return Ok(Place::Directory(Box::new(Read::of(disk, dir, known, lock, watch)?)));
         }
     }
     Ok(Place::Empty { asked: there(ASKED)? })
 }
 
+/// Who a directory is and what its last checkpoint says; nothing of one that was never started.
+fn identify(disk: &dyn Disk, dir: &Path) -> Result<Option<(Superblock, Catalog)>, OpenError> {
+    let Some(superblock) = Superblock::read(disk, dir)? else { return Ok(None) };
+    let catalog = Catalog::read(disk, dir, &superblock.directory_id)?;
+    if was_never_started(catalog.as_ref()) {
+        return Ok(None);
+    }
+    let none = || damaged(dir, "neither catalog.a nor catalog.b is intact".to_owned());
+    Ok(Some((superblock, catalog.ok_or_else(none)?)))
+}
+
 /// Makes a directory where `look` found none.
 pub(super) fn begin(
-    disk: &dyn Disk,
+    common: &Common,
     dir: &Path,
     options: &LogOptions,
 ) -> Result<Box<Read>, OpenError> {
+    let (disk, watch) = (&*common.disk, Stopwatch::new(&*common.clock));
     make_folders(disk, dir)?;
     let lock = take_lock(disk, dir)?;
     // Looked at again: until the lock was taken, another process may have made it.
-    if let Some(superblock) = Superblock::read(disk, dir)?
-        && !was_never_started(disk, dir, &superblock)?
-    {
-        return Ok(Box::new(Read::of(disk, dir, superblock, lock)?));
+    if let Some(known) = identify(disk, dir)? {
+        return Ok(Box::new(Read::of(disk, dir, known, lock, watch)?));
     }
-    let superblock = create(disk, dir, options)?;
-    let mut read = Read::of(disk, dir, superblock, lock)?;
+    let made = create(disk, dir, options)?;
+    let mut read = Read::of(disk, dir, made, lock, watch)?;
     read.created = true;
     match disk.remove_file(&dir.join(ASKED)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -106,12 +119,12 @@ impl Read {
     fn of(
         disk: &dyn Disk,
         dir: &Path,
-        superblock: Superblock,
+        (superblock, catalog): (Superblock, Catalog),
         lock: Box<dyn LockGuard>,
+        mut watch: Stopwatch<'_>,
     ) -> Result<Self, OpenError> {
         let id = superblock.directory_id;
-        let catalog = Catalog::read(disk, dir, &id)?
-            .ok_or_else(|| damaged(dir, "neither catalog.a nor catalog.b is intact".to_owned()))?;
+        let parts = RecoveryParts { catalog: watch.lap(), ..RecoveryParts::default() };
         let ring = open_ring(disk, dir, id)?;
         let chain = walk(&ring.slots, &id, catalog.mark)
             .map_err(|source| OpenError::Io { path: dir.join("journal"), source })?;
@@ -133,9 +146,11 @@ impl Read {
             findings: Vec::new(),
             created: false,
             holed: false,
+            parts,
         };
         read.report_gaps();
         read.controls()?;
+        read.parts.ring = watch.lap();
         Ok(read)
     }
 

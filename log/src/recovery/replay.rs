@@ -5,6 +5,7 @@
 //! Neighbours: `read` found what there is; `partition::replay` applies.
 
 use super::damaged;
+use super::parts::Stopwatch;
 use super::read::{Read, parse};
 use crate::LeaderEpoch;
 use crate::Offset;
@@ -33,9 +34,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Replayed batches are written when this much has gathered in a partition.
-const REPLAY_FLUSH_BYTES: usize = 256 << 10;
-
 pub(super) type ByHandle = HashMap<u64, Arc<Partition>>;
 
 /// A directory on its way from what was read to what is served.
@@ -46,6 +44,9 @@ pub(super) struct Start {
     pub(super) report: Recovery,
     /// What the cycles behind the checkpoint take in the journal.
     journal_bytes: u64,
+    /// Partitions with replayed batches that are not written yet, and the bytes of those.
+    gathered: BTreeSet<u64>,
+    gathered_bytes: usize,
 }
 
 impl Start {
@@ -54,16 +55,28 @@ impl Start {
             created: read.created,
             unclean: !read.catalog.clean && !read.created,
             findings: std::mem::take(&mut read.findings),
+            parts: read.parts,
             ..Recovery::default()
         };
         // A start may be cut short and its folders be there unsynced: the first checkpoint syncs them.
         shared.topics_dirty.store(true, Ordering::Release);
-        Self { read, shared, partitions: HashMap::new(), report, journal_bytes: 0 }
+        Self {
+            read,
+            shared,
+            partitions: HashMap::new(),
+            report,
+            journal_bytes: 0,
+            gathered: BTreeSet::new(),
+            gathered_bytes: 0,
+        }
     }
 
     /// Brings back what the node's metadata says is here. From here on the directory is changed.
     pub(super) fn run(&mut self, metadata: &MetadataState) -> Result<(), OpenError> {
+        let clock = Arc::clone(&self.shared.clock);
+        let mut watch = Stopwatch::new(&*clock);
         self.secure()?;
+        self.report.parts.sync = watch.lap();
         self.put_deleted_aside(metadata)?;
         self.make_partitions(metadata);
         let partitions = self.partitions.clone();
@@ -86,6 +99,7 @@ impl Start {
                 partition.replay_log_start(*offset);
             }
         }
+        self.report.parts.replay = watch.lap();
         Ok(())
     }
 
@@ -201,13 +215,13 @@ impl Start {
 
     /// Second pass: batches by offset, log starts, and what a lost cycle held.
     fn replay_batches(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
-        let mut bytes = Vec::new();
         let cycles = std::mem::take(&mut self.read.chain.cycles);
         let mut checked = BTreeSet::new();
         for found in &cycles {
+            let mut bytes = Vec::new();
             self.read.read_cycle(found, &mut bytes)?;
+            let bytes = Bytes::from(bytes);
             let number = found.header.number;
-            let shared = Bytes::copy_from_slice(&bytes);
             let after_gap = self.read.chain.gaps.iter().any(|g| g.last + 1 == number);
             for frame in parse(&self.read.dir, number, &bytes)? {
                 match frame {
@@ -226,7 +240,8 @@ impl Start {
                     | Frame::Truncate { .. }
                     | Frame::Leadership { .. }
                     | Frame::Ends(_) => {}
-                    Frame::Batches { handle, at, bytes } => {
+                    Frame::Batches { handle, at, bytes: batches } => {
+                        let length = batches.len();
                         // A deleted topic's frames find no partition.
                         let Some(partition) = partitions.get(&handle) else { continue };
                         if number < partition.truncated_in() {
@@ -238,13 +253,29 @@ impl Start {
                             self.lose(partition, why);
                         }
                         let limit = self.read.controls.truncated(handle, number);
-                        self.apply(partition, shared.slice(at..at + bytes.len()), limit)?;
+                        self.apply(partition, bytes.slice(at..at + length), limit)?;
                     }
                 }
             }
             self.journal_bytes += found.header.size_bytes();
             self.report.cycles_replayed += 1;
             self.report.bytes_replayed += bytes.len() as u64;
+            // As much as the tails of a running log may take: a ring may be larger than the memory, and a write for each batch
+            // would take longer than all the rest.
+            if self.gathered_bytes >= self.shared.tail_bytes_max {
+                self.place_gathered(partitions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what has gathered, in the order in which the partitions were made: their files lie in about that order, too.
+    fn place_gathered(&mut self, partitions: &ByHandle) -> Result<(), OpenError> {
+        self.gathered_bytes = 0;
+        for handle in std::mem::take(&mut self.gathered) {
+            if let Some(partition) = partitions.get(&handle) {
+                self.place(partition)?;
+            }
         }
         Ok(())
     }
@@ -267,8 +298,8 @@ impl Start {
             if limit.is_some_and(|limit| last >= limit.get()) {
                 break;
             }
-            // A copy of its own: a slice would keep the whole cycle in memory.
-            let batch = Bytes::copy_from_slice(&frame[at..end]);
+            // A part of the cycle: as soon as the partitions' batches are written, nobody holds it any more.
+            let batch = frame.slice(at..end);
             let applied = partition.replay(batch.clone());
             let applied = match applied {
                 Ok(Applied::Missing(_)) => {
@@ -290,11 +321,13 @@ impl Start {
             }
             at = end;
         }
-        self.place(partition, REPLAY_FLUSH_BYTES)
+        self.gathered.insert(partition.handle());
+        self.gathered_bytes += frame.len();
+        Ok(())
     }
 
-    fn place(&self, partition: &Partition, at_least_bytes: usize) -> Result<(), OpenError> {
-        partition.settle_replayed(at_least_bytes).map_err(|e| {
+    fn place(&self, partition: &Partition) -> Result<(), OpenError> {
+        partition.settle_replayed().map_err(|e| {
             let source = match e {
                 PlanError::Full => io::Error::from(io::ErrorKind::StorageFull),
                 PlanError::Io(why) => io::Error::other(why),
@@ -305,7 +338,7 @@ impl Start {
 
     /// Records up to `end` were acknowledged and their cycle is lost: the segment may have them.
     fn make_up(&mut self, partition: &Arc<Partition>, end: Offset) -> Result<(), OpenError> {
-        self.place(partition, 0)?;
+        self.place(partition)?;
         if partition.end_offset() >= end {
             return Ok(());
         }
@@ -343,7 +376,7 @@ impl Start {
         all.sort_by_key(|p| p.handle());
         for partition in all {
             let before = self.catalog_end(&partition);
-            self.place(&partition, 0)?;
+            self.place(&partition)?;
             // A partition that no catalog names has the durability in force that it was made with, whatever the settings ask for
             // since: it is scanned too. One that the journal has is found to have nothing more.
             let unjournalled = partition.is_memory() || !partition.is_in_catalog();
