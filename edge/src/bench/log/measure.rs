@@ -36,6 +36,30 @@ pub(super) fn anonymous_bytes() -> Option<u64> {
     field("/proc/self/smaps_rollup", "Anonymous:").map(|kib| kib * 1024)
 }
 
+/// How far the resident memory of this process rises from a moment on.
+#[derive(Debug)]
+pub(super) struct PeakMemory {
+    before_bytes: u64,
+}
+
+impl PeakMemory {
+    /// From now on.
+    pub(super) fn begin() -> Self {
+        // proc(5): 5 sets the peak back to what there is now. Where that is not allowed the peak of the whole run is told.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        Self { before_bytes: resident("VmRSS:") }
+    }
+
+    /// The rise until now, in bytes.
+    pub(super) fn end(&self) -> u64 {
+        resident("VmHWM:").saturating_sub(self.before_bytes)
+    }
+}
+
+fn resident(name: &str) -> u64 {
+    field("/proc/self/status", name).map_or(0, |kib| kib * 1024)
+}
+
 fn field(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     text.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()

@@ -35,9 +35,13 @@ pub(crate) struct LogBenchOptions {
     /// Time for each line of a table.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// GiB of log, in 1,000 partitions, that the start after a crash is measured with.
+    /// GiB of log, in 1,000 partitions, that starts are measured with.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     log_gib: u64,
+    /// With the starts: before one that is to find nothing in memory, have the kernel drop all that it caches, inodes and folders
+    /// too (as root: it slows down the whole machine for a while). Without it only the pages of the log's own files go.
+    #[arg(long)]
+    drop_caches: bool,
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -60,7 +64,7 @@ enum Section {
     Compact,
     /// Memory of idle partitions.
     Idle,
-    /// The start after a crash.
+    /// Starts, after a crash and after an orderly end.
     Start,
 }
 
@@ -70,6 +74,18 @@ struct Bench {
     root: PathBuf,
     line_ns: u64,
     log_gib: u64,
+    drop_caches: bool,
+}
+
+impl Bench {
+    /// Makes the kernel forget what it caches, if that was asked for.
+    fn forget_all(&self) -> anyhow::Result<()> {
+        if self.drop_caches {
+            // Documentation/admin-guide/sysctl/vm.rst: 3 is pages, folder entries and inodes.
+            std::fs::write("/proc/sys/vm/drop_caches", "3").context("/proc/sys/vm/drop_caches")?;
+        }
+        Ok(())
+    }
 }
 
 type Measure = fn(&Bench, &mut Report) -> anyhow::Result<()>;
@@ -84,6 +100,7 @@ pub(super) fn run(options: &LogBenchOptions) -> anyhow::Result<()> {
         root: folder.path().to_owned(),
         line_ns: options.seconds * 1_000_000_000,
         log_gib: options.log_gib,
+        drop_caches: options.drop_caches,
     };
     let mut report = Report::new(options.output, &bench.root);
     let wanted = |section| options.sections.is_empty() || options.sections.contains(&section);
@@ -96,7 +113,7 @@ pub(super) fn run(options: &LogBenchOptions) -> anyhow::Result<()> {
         (Section::Wear, wear::measure),
         (Section::Read, read::measure),
         (Section::Compact, compact::measure),
-        (Section::Start, start::after_a_crash),
+        (Section::Start, start::starts),
     ];
     for (section, measure) in all {
         if wanted(section) {

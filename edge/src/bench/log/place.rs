@@ -102,24 +102,12 @@ impl Place {
         partition: &Partition,
         records: &[RecordParts<'_>],
     ) -> anyhow::Result<Appended> {
-        loop {
-            match partition.append(records) {
-                Ok(appended) => return Ok(appended),
-                Err(AppendError::Busy) => {
-                    anyhow::ensure!(self.log.step_commit(), "nothing to commit, and no room");
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
+        append_stepped(&self.log, partition, records)
     }
 
     /// Runs cycles until nothing waits.
     pub(super) fn commit(&self) -> anyhow::Result<()> {
-        while self.log.step_commit() {}
-        match self.log.stats().offline {
-            Some(why) => anyhow::bail!("the log is offline: {why}"),
-            None => Ok(()),
-        }
+        commit(&self.log)
     }
 
     /// What the checkpoint thread and the upkeep would do by now. Whether there was a checkpoint.
@@ -131,6 +119,32 @@ impl Place {
             self.log.step_checkpoint().map_err(anyhow::Error::msg)?;
         }
         Ok(due)
+    }
+}
+
+/// Appends, running cycles where there is no room.
+pub(super) fn append_stepped(
+    log: &Log,
+    partition: &Partition,
+    records: &[RecordParts<'_>],
+) -> anyhow::Result<Appended> {
+    loop {
+        match partition.append(records) {
+            Ok(appended) => return Ok(appended),
+            Err(AppendError::Busy) => {
+                anyhow::ensure!(log.step_commit(), "nothing to commit, and no room");
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+}
+
+/// Runs cycles until nothing waits.
+pub(super) fn commit(log: &Log) -> anyhow::Result<()> {
+    while log.step_commit() {}
+    match log.stats().offline {
+        Some(why) => anyhow::bail!("the log is offline: {why}"),
+        None => Ok(()),
     }
 }
 
