@@ -1,6 +1,8 @@
 //! The log's pointers as types: offsets, epochs, partition numbers, topic names and ids.
 //!
 //! Kafka's words and widths (all signed on the wire). Constructors check; fields stay private.
+//!
+//! Invariant: a value that exists is one that Kafka would accept. Neighbours: everything.
 
 use std::fmt;
 use std::sync::Arc;

@@ -268,7 +268,8 @@ impl Log {
         Running { threads: Threads::start(&self.engine) }
     }
 
-    /// Runs one commit cycle in each directory on the calling thread; `false` when nothing waited. For a node that is stepped instead of started.
+    /// Runs one commit cycle in each directory on the calling thread; `false` when nothing waited. For a node that is stepped
+    /// instead of started.
     pub fn step_commit(&self) -> bool {
         self.engine.step_commit()
     }

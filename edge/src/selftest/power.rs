@@ -1,4 +1,6 @@
 //! After a real power cut: is everything there that the writer reported to another machine?
+//!
+//! Invariant: only what the writer reported as durable is asked for. Neighbours: `writer` reports, `account` reads the report.
 
 use super::account::{self, Account};
 use super::folder::Own;

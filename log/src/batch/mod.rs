@@ -338,8 +338,8 @@ pub fn place(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
 }
 
 /// Replaces what lies outside or inside the CRC for a batch that goes to another cluster, in place.
-/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime, transactional and delete horizon bits cleared, CRC made anew.
-/// The leader epoch becomes -1, which is what a client sends.
+/// `base_offset` 0, the given producer id, epoch and sequence, the LogAppendTime, transactional and delete horizon bits cleared,
+/// CRC made anew. The leader epoch becomes -1, which is what a client sends.
 ///
 /// # Panics
 /// Never on a batch that [`verify`] accepted.

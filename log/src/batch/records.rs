@@ -6,9 +6,10 @@
 //!         · header count varint · headers
 //! header: name length varint · name · value length varint (-1 null) · value
 //! ```
-//! Compressed records are undone first, as a whole, [`PLAIN_BYTES_MAX`] bytes at most: this is the only place where a stored
-//! batch is decompressed, and only those who need its records come here. Invariant: every length is checked against the bytes
-//! that are there before anything is sliced or reserved. Neighbours: the header's checks are in [`super`], the encoder in [`super::builder`].
+//! Compressed records are undone first, as a whole, [`PLAIN_BYTES_MAX`] bytes at most; only those who need a batch's records come
+//! here (compaction, which moves records on as they are, has a walk of its own). Invariant: every length is checked against the
+//! bytes that are there before anything is sliced or reserved. Neighbours: the header's checks are in [`super`], the encoder in
+//! [`super::builder`].
 
 use super::compression::{Codec, decompress};
 use super::{BatchError, BatchHeader, HEADER_BYTES, PLAIN_BYTES_MAX, RECORD_BYTES_MIN, varint};

@@ -1,4 +1,7 @@
 //! What a command does to a state: records, or a refusal. Pure: ids that must be random come in.
+//!
+//! Invariant: records that are decided apply to the state they were decided on.
+//! Neighbours: `state` applies them, `node` has both done under one lock.
 
 use super::{
     DirectoryMetadata, DirectoryNumber, DirectoryState, MetadataRecord, MetadataState,

@@ -1,4 +1,7 @@
 //! The state of metadata, the records that change it, and the pure step from one to the other.
+//!
+//! Invariant: a record applies whole or not at all, and the same records give the same state anywhere.
+//! Neighbours: `decide` makes records, `encoding` has their bytes, `node` and `recovery` apply them.
 
 use super::TopicSettings;
 use crate::{LeaderEpoch, TopicId, TopicName};

@@ -1,6 +1,7 @@
 //! Appending (step 7): offsets and the epoch are assigned here, under the partition's short lock.
 //!
 //! From bridge and the Kafka door; to the commit queue. Invariant: an append that returns an error has stored nothing.
+//! Neighbours: `producers` judges, `state` holds, `commit` takes what waits.
 
 use super::producers::{Origin, Sequence};
 use super::state::State;

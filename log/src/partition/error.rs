@@ -1,4 +1,7 @@
 //! Why an append or a read was refused: in each variant what the caller can do.
+//!
+//! Invariant: who gets one of these has changed nothing, and knows from its variant whether to wait, to give up or to go elsewhere.
+//! Neighbours: `append` and `read` make them; the bridge and the Kafka door turn them into their protocols' codes.
 
 use crate::Offset;
 

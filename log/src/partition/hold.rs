@@ -1,6 +1,7 @@
 //! Holds: what keeps retention from deleting records that somebody has still to see.
 //!
 //! Invariant: neither end of a hold ever goes back.
+//! Neighbours: uplinks move it, `retention`, `space` and `compaction` stop at it.
 
 use crate::Offset;
 use crate::shared::Shared;

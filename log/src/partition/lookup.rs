@@ -5,6 +5,7 @@
 //! one batch, whose records are read, decompressed if need be.
 //!
 //! Invariant: like the reader, a lookup never tells of anything below the log start, or at or above the high watermark.
+//! Neighbours: `segment::read` follows the indexes, `read` fetches the batch, the Kafka door and uplinks ask.
 
 use super::{OffsetAndTimestamp, Partition, Positions, ReadError, ReadLimit};
 use crate::batch::{self, BatchHeader};

@@ -1,6 +1,7 @@
 //! The one reader (step 11): from memory at the tail, from verified segment bytes elsewhere.
 //!
 //! Invariant: nothing at or above the reader's limit is returned, and nothing whose CRC does not match.
+//! Neighbours: `segment::read` reads one file, `lost` knows the gaps, `transactions` what was aborted.
 
 use super::state::State;
 use super::{Condition, Partition, Positions, ReadError, ReadLimit, ReadOutcome};
@@ -25,7 +26,8 @@ impl ReadLimit {
 
 impl Partition {
     /// Reads whole batches from `from`, at most `bytes_max` of them but at least one, up to `limit`. Served from memory at the
-    /// tail (never blocks there); from the files otherwise: call it from a thread that may block, or ask [`Partition::is_in_memory`].
+    /// tail (never blocks there); from the files otherwise: call it from a thread that may block, or ask
+    /// [`Partition::is_in_memory`].
     ///
     /// # Errors
     /// [`ReadError`].

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the tail has no holes; in it, batches below `flushed` are in a segment, below `committed` are durable as the
 //! topic promises, and the rest waits. Batches leave at the front only, and only below `flushed`.
+//! Neighbours: `append` adds to it, `commit` moves its pointers on, `cut` takes them back, `read` serves from it.
 
 use super::Loss;
 use super::epochs::Epochs;

@@ -145,8 +145,8 @@ impl Partition {
 
     /// Notes that the coordinator is about to be asked whether a transaction has this partition, for a first batch with this
     /// sequence; `None` when the transaction is open here, which answers it. The guard lets the batch in
-    /// ([`Origin::Verified`]) unless the transaction begins or ends here before. `bumps_epoch`: the coordinator takes a new epoch per transaction
-    /// (KIP-890, transaction version 2).
+    /// ([`Origin::Verified`]) unless the transaction begins or ends here before. `bumps_epoch`: the coordinator takes a new epoch
+    /// per transaction (KIP-890, transaction version 2).
     #[must_use]
     pub fn verify_transaction(
         &self,
@@ -164,7 +164,8 @@ impl Partition {
     }
 
     /// The aborted transactions that overlap with the offsets from `from` to below `to`, by first offset, whose markers are
-    /// below the high watermark: what a reader of committed data must leave out. [`Partition::read`] gives those of what it read. May read files.
+    /// below the high watermark: what a reader of committed data must leave out. [`Partition::read`] gives those of what it
+    /// read. May read files.
     ///
     /// # Errors
     /// [`ReadError`].

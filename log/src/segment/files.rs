@@ -1,6 +1,7 @@
 //! Open segment files, bounded: ten thousand partitions must not need ten thousand descriptors.
 //!
 //! Invariant: at most `open_max` files are kept open here; a file in use stays open until its user lets go.
+//! Neighbours: `cache` decides which are closed, `partition` opens through it.
 
 use super::Key;
 use super::cache::Cache;

@@ -7,6 +7,7 @@
 //! An index says where to begin; the entry that is followed is compared with the batch it names. One that lies is made anew.
 //!
 //! Invariant: nothing of a batch whose CRC does not match is returned, and nothing of a log is written, whatever is found.
+//! Neighbours: `scan` walks headers, `indexes` says where to begin, `partition::read` and `lookup` ask.
 
 use super::Segment;
 use super::index::{OffsetEntry, Offsets, Times};

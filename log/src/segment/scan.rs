@@ -1,6 +1,7 @@
 //! Walks the batch headers of a segment file, reading in large pieces.
 //!
 //! Invariant: never reads at or above the given end, and never steps past a header that does not parse.
+//! Neighbours: `read`, `indexes` and `labels` walk with it; so do a recovery and `inspect`.
 
 use crate::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
 use crate::disk::{DiskFile, read_full_at};

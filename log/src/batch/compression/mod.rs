@@ -1,9 +1,9 @@
 //! The codecs of a batch's records: gzip, snappy, lz4, zstd, each in the framing that Kafka's Java client writes and reads.
 //!
 //! Invariant: [`decompress`] never holds more plain bytes than its limit, whatever a stream claims of itself, and reserves no
-//! more than its codec could make of the bytes that are there. Neighbours: [`super::records`] reads what is undone here, the
-//! shard that seals an open batch calls [`compress`]. A stream that Kafka's client would not read is refused as well, since
-//! one stored here would stop that client at its offset for ever.
+//! more than its codec could make of the bytes that are there. Neighbours: [`super::records`] and compaction read what is undone
+//! here, the compressor's thread and compaction call [`compress`]. A stream that Kafka's client would not read is refused as
+//! well, since one stored here would stop that client at its offset for ever.
 
 mod gzip;
 mod lz4;

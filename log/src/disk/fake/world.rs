@@ -1,4 +1,7 @@
 //! The tree of the fake disk: names, their syncs, faults by number, and what a crash makes of it all.
+//!
+//! Invariant: what was not synced, a crash may drop, tear or keep, each piece by itself; what was synced stays.
+//! Neighbours: `file` has the bytes of one file, [`super`] is the disk that the log is given.
 
 use super::super::{DirEntry, OpenMode};
 use super::file::{BLOCK_BYTES, Change, FileNode, blocks};
