@@ -38,7 +38,7 @@ impl Sim {
         }
         match check_lookups(&partition) {
             // The lookup itself met the fault.
-            Err(_) if self.disk.has_failed() => {}
+            Err(_) if self.disk.has_failed() || self.disk.is_stopped() => {}
             other => other.expect("lookups of what can be read"),
         }
     }
