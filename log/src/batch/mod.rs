@@ -244,6 +244,9 @@ impl BatchHeader {
         if self.producer_id < 0 && self.is_transactional() {
             return refused("transactional batch without a producer id");
         }
+        if self.delete_horizon_ms().is_some() {
+            return refused("only compaction sets a delete horizon");
+        }
         Ok(())
     }
 
@@ -335,6 +338,12 @@ pub fn verify(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
 pub fn place(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
     batch[..8].copy_from_slice(&base_offset.get().to_be_bytes());
     batch[12..16].copy_from_slice(&epoch.get().to_be_bytes());
+}
+
+/// Sets the largest timestamp and makes the CRC anew, in place. The slice is exactly one batch that [`verify`] accepted.
+pub(crate) fn set_max_timestamp(batch: &mut [u8], max_timestamp: i64) {
+    batch[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+    put_crc(batch);
 }
 
 /// Replaces what lies outside or inside the CRC for a batch that goes to another cluster, in place.

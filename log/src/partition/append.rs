@@ -39,7 +39,8 @@ impl Partition {
             check_size(record, limit)?;
         }
         if records.iter().any(|r| r.key.is_none()) && self.settings.read().cleanup.compacts() {
-            all_keyed(records.iter().map(|r| Ok(r.key.is_some())))?;
+            let keyless = (0..).zip(records).filter(|(_, r)| r.key.is_none());
+            all_keyed(keyless.map(|(index, _)| index).take(KEYLESS_MAX).collect())?;
         }
         let mut state = self.state.lock();
         self.check_leads()?;
@@ -89,7 +90,11 @@ impl Partition {
         if batch.len() > limit_bytes {
             return Err(AppendError::TooLarge { size_bytes: batch.len(), limit_bytes });
         }
-        let header = batch::verify(&batch)?;
+        // Before the work of looking into it: who waits for room asks again after each cycle.
+        if let Err(busy @ AppendError::Busy) = self.admit(&self.state.lock()) {
+            return Err(busy);
+        }
+        let mut header = batch::verify(&batch)?;
         match origin {
             Origin::Coordinator => header.check_from_coordinator()?,
             Origin::Client | Origin::Verified(_) => header.check_from_client()?,
@@ -97,7 +102,8 @@ impl Partition {
         if header.size_bytes() != batch.len() {
             return Err(BatchError::Field("batchLength").into());
         }
-        let batch = check_records(batch, self.settings.read().cleanup.compacts())?;
+        let keyed = self.settings.read().cleanup.compacts();
+        let batch = check_records(batch, &mut header, keyed)?;
         let state = self.state.lock();
         self.check_leads()?;
         if let Sequence::Duplicate(base, last) = state.check_producer(&header, origin)? {
@@ -203,21 +209,36 @@ fn check_size(record: &RecordParts<'_>, limit_bytes: usize) -> Result<(), Append
 }
 
 /// As Kafka's LogValidator, which names the records too.
-fn all_keyed(keys: impl Iterator<Item = Result<bool, BatchError>>) -> Result<(), AppendError> {
-    let mut records = Vec::new();
-    for (index, keyed) in (0..).zip(keys) {
-        if !keyed? && records.len() < KEYLESS_MAX {
-            records.push(index);
-        }
-    }
-    if records.is_empty() { Ok(()) } else { Err(AppendError::Keyless { records }) }
+fn all_keyed(keyless: Vec<u32>) -> Result<(), AppendError> {
+    if keyless.is_empty() { Ok(()) } else { Err(AppendError::Keyless { records: keyless }) }
 }
 
-/// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse.
-fn check_records(batch: BytesMut, compacts: bool) -> Result<BytesMut, AppendError> {
+/// Reads every record of a batch, as Kafka's LogValidator does: a reader must never meet one that does not parse, and the
+/// largest timestamp is what the records say, since lookups by time go by it.
+fn check_records(
+    batch: BytesMut,
+    header: &mut BatchHeader,
+    compacts: bool,
+) -> Result<BytesMut, AppendError> {
     let batch = batch.freeze();
-    let keys = batch::records(&batch)?.map(|record| Ok(record?.key.is_some() || !compacts));
-    all_keyed(keys)?;
+    let mut read = batch::records(&batch)?;
+    let (mut newest, mut keyless, mut index) = (None, Vec::new(), 0);
+    // Views: a client may put sixteen million headers into a record, which nobody here needs one by one.
+    while let Some(record) = read.next_view() {
+        let record = record?;
+        if compacts && record.key.is_none() && keyless.len() < KEYLESS_MAX {
+            keyless.push(index);
+        }
+        newest = newest.max(Some(record.timestamp_ms));
+        index += 1;
+    }
+    drop(read);
+    all_keyed(keyless)?;
     // Nobody else holds it, so this does not copy.
-    Ok(batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
+    let mut batch = batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if let Some(newest) = newest.filter(|newest| *newest != header.max_timestamp) {
+        batch::set_max_timestamp(&mut batch, newest);
+        header.max_timestamp = newest;
+    }
+    Ok(batch)
 }

@@ -224,10 +224,12 @@ fn in_batch(
     let header = BatchHeader::parse(batch).ok()?;
     match batch::records(batch) {
         Ok(mut records) => {
-            let record = records.find_map(|r| {
-                r.ok().filter(|r| wanted(r.timestamp_ms) && r.offset >= start.get())
-            })?;
-            answer(&header, record.offset, record.timestamp_ms)
+            while let Some(Ok(record)) = records.next_view() {
+                if wanted(record.timestamp_ms) && record.offset >= start.get() {
+                    return answer(&header, record.offset, record.timestamp_ms);
+                }
+            }
+            None
         }
         // Its CRC is right, but no reader could open it: taken by a version that did not look inside.
         Err(_) if wanted(header.max_timestamp) => {
@@ -240,12 +242,17 @@ fn in_batch(
 /// The first of the newest records at or above `start`.
 fn newest_in(batch: &Bytes, start: Offset) -> Option<OffsetAndTimestamp> {
     let header = BatchHeader::parse(batch).ok()?;
-    let Ok(records) = batch::records(batch) else {
+    let Ok(mut records) = batch::records(batch) else {
         return in_batch(batch, start, |_| true);
     };
-    let records = records.map_while(Result::ok).filter(|r| r.offset >= start.get());
-    let newest = records.reduce(|a, b| if b.timestamp_ms > a.timestamp_ms { b } else { a })?;
-    answer(&header, newest.offset, newest.timestamp_ms)
+    let mut newest: Option<(i64, i64)> = None;
+    while let Some(Ok(record)) = records.next_view() {
+        if record.offset >= start.get() && newest.is_none_or(|(t, _)| record.timestamp_ms > t) {
+            newest = Some((record.timestamp_ms, record.offset));
+        }
+    }
+    let (timestamp_ms, offset) = newest?;
+    answer(&header, offset, timestamp_ms)
 }
 
 fn answer(header: &BatchHeader, offset: i64, timestamp_ms: i64) -> Option<OffsetAndTimestamp> {

@@ -257,7 +257,11 @@ impl Place<'_> {
         let records = records.ok_or_else(|| {
             Refused::new(ErrorCode::InvalidRecord, "one record batch per partition is required")
         })?;
-        check(records, self.version)?;
+        let codec = check(records, self.version)?;
+        if codec != Codec::None {
+            // A few bytes may stand for many: others of this shard have their turn before each such batch.
+            tokio::task::yield_now().await;
+        }
         let mut moved = door.log().moved();
         loop {
             moved.borrow_and_update();
@@ -278,8 +282,8 @@ impl Place<'_> {
 }
 
 /// What Kafka's broker checks of a batch's header before its log does (`ProduceRequest.validateRecords`,
-/// `LogValidator.validateBatch`); sizes, sums and sequences are the partition's to check.
-fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
+/// `LogValidator.validateBatch`); sizes, sums and sequences are the partition's to check. Answers how it is compressed.
+fn check(records: &Bytes, version: i16) -> Result<Codec, Refused> {
     let refuse = |code, text: &str| Err(Refused::new(code, text));
     let header = BatchHeader::parse(records)
         .map_err(|error| Refused::new(lookup::batch_code(&error), error.to_string()))?;
@@ -307,7 +311,7 @@ fn check(records: &Bytes, version: i16) -> Result<(), Refused> {
         let text = "producers may not set the timestamp type to LogAppendTime";
         return refuse(ErrorCode::InvalidTimestamp, text);
     }
-    Ok(())
+    Ok(header.codec())
 }
 
 /// Versions 0-2: every partition is answered UNSUPPORTED_VERSION, in the form of that version, which the

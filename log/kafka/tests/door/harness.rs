@@ -256,7 +256,7 @@ pub(crate) fn batch_by(
     bytes.freeze()
 }
 
-fn varint(into: &mut BytesMut, value: i64) {
+pub(crate) fn varint(into: &mut BytesMut, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         into.put_u8((rest & 0x7f) as u8 | 0x80);

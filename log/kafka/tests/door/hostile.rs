@@ -2,8 +2,11 @@
 
 use crate::harness::*;
 use bytes::{BufMut, BytesMut};
+use headwater_kafka::message;
 use headwater_kafka::server::DoorSettings;
+use headwater_kafka::wire::ErrorCode;
 use headwater_kafka::wire::messages::*;
+use headwater_log::batch::compression::{Codec, Compression, compress};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -173,5 +176,109 @@ fn a_peer_that_left_ends_its_long_poll() {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the poll ends");
+    });
+}
+
+/// The most memory that this process has had so far.
+fn peak_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// A batch of one record that has so many headers without name and value.
+fn headers_only(count: usize, codec: Codec) -> BytesMut {
+    let mut record = BytesMut::from(&b"\0\0\0\x02k\x02v"[..]);
+    varint(&mut record, count as i64);
+    record.resize(record.len() + 2 * count, 0);
+    // A header: the name's length 0, the value's -1.
+    let from = record.len() - 2 * count;
+    record[from..].as_chunks_mut().0.fill([0, 1]);
+    let mut body = BytesMut::new();
+    varint(&mut body, record.len() as i64);
+    body.put_slice(&record);
+    let mut packed = Vec::new();
+    compress(Compression { codec, level: None }, &body, &mut packed).unwrap();
+    let mut batch = BytesMut::from(&records(&["v"])[..61]);
+    batch.put_slice(&packed);
+    let length = i32::try_from(batch.len() - 12).unwrap();
+    batch[8..12].copy_from_slice(&length.to_be_bytes());
+    batch[22] = codec as u8;
+    crc(batch)
+}
+
+fn crc(mut batch: BytesMut) -> BytesMut {
+    let crc = crc_fast::crc32_iscsi(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    batch
+}
+
+fn at_time(topic: &str, timestamp: i64) -> ListOffsetsRequest {
+    message!(ListOffsetsRequest {
+        topics: vec![message!(list_offsets_request::ListOffsetsTopic {
+            name: topic.into(),
+            partitions: vec![message!(list_offsets_request::ListOffsetsPartition {
+                timestamp: timestamp,
+            })],
+        })],
+    })
+}
+
+#[test]
+fn a_small_batch_of_millions_of_headers_takes_the_memory_of_its_bytes() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        let before = peak_bytes();
+        for codec in [Codec::Zstd, Codec::Gzip] {
+            let batch = headers_only(4 << 20, codec).freeze();
+            assert!(batch.len() < 64 << 10, "{} bytes", batch.len());
+            assert_eq!(client.produce("t", 0, &batch).await.0, 0);
+            for timestamp in [0, -3] {
+                let found = client.call(7, &at_time("t", timestamp)).await;
+                let found = &found.topics[0].partitions[0];
+                assert_eq!((found.error_code, found.offset), (0, 0));
+            }
+        }
+        let grown = peak_bytes() - before;
+        assert!(grown < 128 << 20, "{} MiB for 8 MiB of headers", grown >> 20);
+    });
+}
+
+#[test]
+fn a_batch_that_lies_about_its_newest_record_is_found_by_time_all_the_same() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        let lie = |newest: i64| {
+            let mut batch = BytesMut::from(&records(&["a", "b", "c"])[..]);
+            batch[35..43].copy_from_slice(&newest.to_be_bytes());
+            crc(batch).freeze()
+        };
+        let newest = 1_700_000_000_002;
+        for (partition, lied) in [(0, 0), (1, i64::MAX)] {
+            assert_eq!(client.produce("t", partition, &lie(lied)).await, (0, 0));
+            for (asked, offset, timestamp) in
+                [(newest, 2, newest), (-3, 2, newest), (newest + 1, -1, -1)]
+            {
+                let mut request = at_time("t", asked);
+                request.topics[0].partitions[0].partition_index = partition;
+                let found = client.call(7, &request).await;
+                let found = &found.topics[0].partitions[0];
+                assert_eq!((found.offset, found.timestamp), (offset, timestamp), "{lied}, {asked}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_sets_no_delete_horizon() {
+    run(async {
+        let harness = Harness::new();
+        let mut client = harness.connect();
+        let mut batch = BytesMut::from(&records(&["a"])[..]);
+        batch[22] |= 0x40;
+        let refused = client.produce("c", 0, &crc(batch).freeze()).await;
+        assert_eq!(refused.0, ErrorCode::InvalidRecord.code());
     });
 }
