@@ -74,7 +74,7 @@ struct Shared {
     connections: Semaphore,
     /// Memory for large requests, in units of [`connection::MEMORY_UNIT_BYTES`].
     request_memory: Semaphore,
-    cold_reads: Semaphore,
+    cold_reads: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -97,7 +97,7 @@ impl Door {
             figures: Figures::default(),
             connections: Semaphore::new(settings.connections_max),
             request_memory: Semaphore::new(memory),
-            cold_reads: Semaphore::new(settings.cold_reads_max),
+            cold_reads: Arc::new(Semaphore::new(settings.cold_reads_max)),
             settings,
         };
         Self { shared: Arc::new(shared), advertised: Arc::new(("127.0.0.1".to_owned(), 9092)) }
@@ -198,8 +198,21 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
+    in_turn(Arc::clone(&door.shared.cold_reads), work).await
+}
+
+/// As [`cold`]. When the client that asked has gone away the work goes on, and keeps its turn until it has ended.
+async fn in_turn<T, F>(turns: Arc<Semaphore>, work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
     // Never closed; should it be, the read goes on without its turn.
-    let _turn = door.shared.cold_reads.acquire().await;
+    let turn = turns.acquire_owned().await;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         // A broken invariant of the log: this connection's task ends with it, the process lives.
@@ -227,7 +240,29 @@ fn cluster_id(id: [u8; 16]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::cluster_id;
+    use super::{cluster_id, in_turn};
+    use std::sync::Arc;
+    use tokio::sync::{Semaphore, oneshot};
+
+    #[test]
+    fn work_whose_client_went_away_keeps_its_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let turns = Arc::new(Semaphore::new(1));
+            let (began, begun) = oneshot::channel();
+            let (go_on, wait) = oneshot::channel::<()>();
+            let client = tokio::spawn(in_turn(Arc::clone(&turns), move || {
+                began.send(()).unwrap();
+                wait.blocking_recv().unwrap();
+            }));
+            begun.await.unwrap();
+            client.abort();
+            assert!(client.await.unwrap_err().is_cancelled());
+            assert_eq!(turns.available_permits(), 0, "it is still at work");
+            go_on.send(()).unwrap();
+            assert_eq!(in_turn(Arc::clone(&turns), || 7).await, 7);
+        });
+    }
 
     #[test]
     fn cluster_ids_are_22_characters_of_base64url() {
