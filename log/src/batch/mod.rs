@@ -50,7 +50,7 @@ const LENGTH_PREFIX_BYTES: usize = 12;
 const RECORD_BYTES_MIN: usize = 7;
 
 const CRC_AT: usize = 17;
-const CRC_FROM: usize = 21;
+pub(crate) const CRC_FROM: usize = 21;
 
 pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;

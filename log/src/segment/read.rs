@@ -12,7 +12,7 @@
 use super::Segment;
 use super::index::{OffsetEntry, Offsets, Times};
 use super::indexes::Indexes;
-use super::scan::{At, Scan};
+use super::scan::{At, Scan, verify_in_pieces};
 use crate::Offset;
 use crate::batch::{self, BatchError};
 use crate::disk::{DiskFile, read_full_at};
@@ -20,7 +20,8 @@ use bytes::Bytes;
 use std::io;
 use std::path::Path;
 
-/// A read holds at most this much beyond its first batch, whatever was asked.
+/// A read holds at most this much beyond its first batch, whatever was asked. A batch that says to be larger is believed once
+/// its CRC was found right.
 const READ_BYTES_MAX: usize = 16 << 20;
 
 /// Damage found where offsets should be.
@@ -96,7 +97,12 @@ impl Reading<'_> {
         if first.header.base_offset >= limit.get() {
             return Ok(Read::Batches(Vec::new(), limit));
         }
-        let available = self.segment.written() - first.byte;
+        if first.header.size_bytes() > READ_BYTES_MAX
+            && let Err(reason) = verify_in_pieces(self.file, &first)?
+        {
+            return Ok(Read::Damaged(self.damage(first.byte, reason)?));
+        }
+        let available = self.segment.written().saturating_sub(first.byte);
         let want = bytes_max.min(READ_BYTES_MAX).max(first.header.size_bytes());
         let mut bytes = vec![0; want.min(usize::try_from(available).unwrap_or(want))];
         let n = read_full_at(self.file, &mut bytes, first.byte)?;

@@ -3,7 +3,7 @@
 //! Invariant: never reads at or above the given end, and never steps past a header that does not parse.
 //! Neighbours: `read`, `indexes` and `labels` walk with it; so do a recovery and `inspect`.
 
-use crate::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
+use crate::batch::{BatchError, BatchHeader, CRC_FROM, HEADER_BYTES};
 use crate::disk::{DiskFile, read_full_at};
 use std::io;
 
@@ -25,6 +25,27 @@ impl At {
     pub(crate) fn end(&self) -> u64 {
         self.byte + self.header.size_bytes() as u64
     }
+}
+
+/// [`crate::batch::verify`] without the batch in memory: for who has only its header's word for how long it is.
+pub(crate) fn verify_in_pieces(
+    file: &dyn DiskFile,
+    batch: &At,
+) -> io::Result<Result<(), BatchError>> {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    let mut piece = vec![0; batch.header.size_bytes().min(PIECE_BYTES)];
+    let mut at = batch.byte + CRC_FROM as u64;
+    while at < batch.end() {
+        let want = (batch.end() - at).min(piece.len() as u64) as usize;
+        let n = read_full_at(file, &mut piece[..want], at)?;
+        if n < want {
+            return Ok(Err(BatchError::Short));
+        }
+        digest.update(&piece[..n]);
+        at += n as u64;
+    }
+    let (stored, found) = (batch.header.crc, digest.finalize() as u32);
+    Ok(if found == stored { Ok(()) } else { Err(BatchError::Crc { stored, found }) })
 }
 
 /// The walk.
@@ -80,13 +101,11 @@ impl<'a> Scan<'a> {
 
     fn is_batch(&self, at: u64, head: &[u8], base_min: i64) -> io::Result<bool> {
         let Ok(header) = BatchHeader::parse_alone(head) else { return Ok(false) };
-        let size = header.size_bytes();
-        if header.base_offset < base_min || at + size as u64 > self.end {
+        let at = At { byte: at, header };
+        if header.base_offset < base_min || at.end() > self.end {
             return Ok(false);
         }
-        let mut bytes = vec![0; size];
-        let n = read_full_at(self.file, &mut bytes, at)?;
-        Ok(batch::verify(&bytes[..n]).is_ok())
+        Ok(verify_in_pieces(self.file, &at)?.is_ok())
     }
 
     /// The next header; `Ok(None)` at the end. After a [`BatchError`] the walk stands still.
@@ -134,5 +153,45 @@ impl<'a> Scan<'a> {
         }
         let from = (self.at - self.piece_at) as usize;
         Ok(&self.piece[from..(from + n).min(self.piece.len())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchBuilder, Seal};
+    use crate::disk::{Disk, OpenMode, SystemDisk};
+    use crate::record::{Headers, RecordParts};
+    use crate::{LeaderEpoch, Offset};
+
+    fn peak_bytes() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    #[test]
+    fn a_length_that_lies_takes_no_memory() {
+        let record =
+            RecordParts { timestamp_ms: 1, key: None, value: Some(b"v"), headers: Headers::EMPTY };
+        let mut builder = BatchBuilder::new();
+        builder.push(&record, 1 << 20).unwrap();
+        let (base_offset, epoch) = (Offset::ZERO, LeaderEpoch::default());
+        let seal = Seal { base_offset, epoch, node_slot: 0, base_sequence: 0 };
+        let batch = builder.seal(seal).unwrap();
+        let mut lie = batch[..HEADER_BYTES].to_vec();
+        lie[8..12].copy_from_slice(&(500_i32 << 20).to_be_bytes());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, [&[0; 70][..], &lie, &batch].concat()).unwrap();
+        let size_bytes = 512 << 20;
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(size_bytes).unwrap();
+        let file = SystemDisk.open(&path, OpenMode::Read).unwrap();
+        let before = peak_bytes();
+        let mut scan = Scan::new(&*file, 0, size_bytes);
+        assert!(matches!(scan.next().unwrap(), Some(Err(_))));
+        assert!(scan.resync(0).unwrap());
+        assert_eq!(scan.at(), 70 + HEADER_BYTES as u64, "the one that is whole");
+        assert!(peak_bytes() - before < 256 << 20);
     }
 }
