@@ -29,13 +29,12 @@
 //! Neighbours: `label_indexes` loads and builds, `partition::labels` answers readers.
 
 use super::read::Reading;
-use super::scan::At;
+use super::scan::{At, verify_in_pieces};
 use crate::batch::{self, BatchHeader, HEADER_BYTES, RecordView};
 use crate::disk::{DiskFile, read_full_at};
 use crate::encoding::{Fields, Put, crc32c};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 
 const MAGIC: &[u8; 8] = b"HWLABELS";
@@ -51,6 +50,8 @@ const BLOCK_BYTES: u64 = 4096;
 const SHARE: u64 = 20;
 /// More labels than this in a segment are not kept apart while an index is made: 16 MiB of memory, about.
 const LABELS_MAX: usize = 1 << 17;
+/// Nor more bytes of lists than this, or than the index may have: compressed batches hold labels by the thousand in each block.
+const LIST_BYTES_MAX: usize = 16 << 20;
 /// The log is read in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -72,22 +73,6 @@ impl LabelHash {
     #[must_use]
     pub fn of(label: &[u8]) -> Self {
         Self(crc_fast::crc64_nvme(label))
-    }
-}
-
-/// Hashes are spread already.
-#[derive(Debug, Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |all, byte| all << 8 | u64::from(*byte));
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 
@@ -116,21 +101,30 @@ impl List {
     }
 }
 
-/// The first block of a list that is `from` or behind it. Bytes that are no list end it.
-fn first_from(list: &[u8], from: u32) -> Option<u32> {
-    let (mut block, mut value, mut shift, mut first) = (0u32, 0u32, 0, true);
-    for byte in list {
-        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            block = if first { value } else { block.checked_add(value)? };
-            if block >= from {
-                return Some(block);
+/// The blocks of a list, rising. Bytes that are no list end it.
+#[derive(Debug)]
+struct Blocks<'a> {
+    list: &'a [u8],
+    last: Option<u32>,
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let (mut value, mut shift) = (0u32, 0);
+        loop {
+            let (byte, rest) = self.list.split_first()?;
+            self.list = rest;
+            value |= u32::from(byte & 0x7f).checked_shl(shift)?;
+            if byte & 0x80 == 0 {
+                break;
             }
-            (value, shift, first) = (0, 0, false);
+            shift += 7;
         }
+        self.last = Some(self.last.unwrap_or(0).checked_add(value)?);
+        self.last
     }
-    None
 }
 
 /// What is gathered on a walk over the log.
@@ -139,9 +133,13 @@ struct Gathered {
     blocks: Vec<u32>,
     block_at: u64,
     always: List,
-    lists: HashMap<u64, List, BuildHasherDefault<AsItIs>>,
+    /// Hashed once more, under a key of this process: who chooses labels can choose their CRCs.
+    lists: HashMap<u64, List>,
     first: Option<u32>,
     last: (u64, u32),
+    /// Bytes of the lists, and how many they may have.
+    list_bytes: usize,
+    list_bytes_max: usize,
     overflow: bool,
 }
 
@@ -160,13 +158,15 @@ impl Gathered {
 
     fn note(&mut self, hash: u64) {
         let block = self.block();
-        if let Some(list) = self.lists.get_mut(&hash) {
-            list.note(block);
-        } else if self.lists.len() >= LABELS_MAX {
+        if self.lists.len() >= LABELS_MAX && !self.lists.contains_key(&hash) {
             self.overflow = true;
-        } else {
-            self.lists.entry(hash).or_default().note(block);
+            return;
         }
+        let list = self.lists.entry(hash).or_default();
+        let before = list.bytes.len();
+        list.note(block);
+        self.list_bytes += list.bytes.len() - before;
+        self.overflow |= self.list_bytes > self.list_bytes_max;
     }
 }
 
@@ -174,7 +174,8 @@ impl Gathered {
 pub(crate) fn build(reading: &Reading<'_>, labeller: &Labeller) -> io::Result<Vec<u8>> {
     let log_bytes = reading.segment.written();
     let base = reading.segment.base().get();
-    let mut gathered = Gathered::default();
+    let list_bytes_max = LIST_BYTES_MAX.max(cap(log_bytes));
+    let mut gathered = Gathered { list_bytes_max, ..Gathered::default() };
     let mut piece = Piece { bytes: Bytes::new(), at: 0 };
     let mut at = 0;
     reading.batches(|found| {
@@ -234,6 +235,10 @@ impl Piece {
         let inside =
             found.byte >= self.at && found.byte + size as u64 <= self.at + self.bytes.len() as u64;
         if !inside {
+            // Not for the word of a header alone: a length that lies takes no memory.
+            if size > PIECE_BYTES && verify_in_pieces(file, found)?.is_err() {
+                return Ok(None);
+            }
             let left = usize::try_from(end - found.byte).unwrap_or(usize::MAX);
             let mut bytes = vec![0; left.min(size.max(PIECE_BYTES))];
             let n = read_full_at(file, &mut bytes, found.byte)?;
@@ -248,7 +253,7 @@ impl Piece {
 
 fn encode(gathered: Gathered, labeller: u32, log_bytes: u64) -> Vec<u8> {
     let Gathered { blocks, always, lists, first, last, overflow, .. } = gathered;
-    let cap = usize::try_from(log_bytes / SHARE).unwrap_or(usize::MAX);
+    let cap = cap(log_bytes);
     let mut lists: Vec<(u64, List)> = lists.into_iter().collect();
     for (_, list) in &mut lists {
         // Who looks for it skips less than half: not worth its bytes.
@@ -307,6 +312,10 @@ fn encode(gathered: Gathered, labeller: u32, log_bytes: u64) -> Vec<u8> {
     let crc = crc32c(&out);
     out.put_u32(crc);
     out
+}
+
+fn cap(log_bytes: u64) -> usize {
+    usize::try_from(log_bytes / SHARE).unwrap_or(usize::MAX)
 }
 
 /// The most that an index of a log of this length can have.
@@ -420,11 +429,19 @@ impl<B: std::ops::Deref<Target = [u8]>> Labels<B> {
             return Some((i64::from(from), None));
         }
         let always = self.lists().get(..self.always_bytes).unwrap_or_default();
-        let first =
-            |from| lists.iter().chain([&always]).filter_map(|list| first_from(list, from)).min();
+        let all = lists.iter().chain([&always]);
+        let mut all: Vec<_> = all.map(|list| Blocks { list, last: None }.peekable()).collect();
+        // Asked for rising blocks: each list is gone through once, however long the run is.
+        let mut first = |from: u32| {
+            let firsts = all.iter_mut().filter_map(|blocks| {
+                while blocks.next_if(|block| *block < from).is_some() {}
+                blocks.peek().copied()
+            });
+            firsts.min()
+        };
         let block = first(here)?;
-        let mut end = block + 1;
-        while first(end) == Some(end) {
+        let mut end = block.saturating_add(1);
+        while first(end) == Some(end) && end < u32::MAX {
             end += 1;
         }
         let start = i64::from(self.block(block as usize)).max(i64::from(from));
@@ -439,4 +456,62 @@ struct Identity {
     last_at: u32,
     first_crc: u32,
     last_crc: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(blocks: u32, list_bytes_max: usize) -> Gathered {
+        Gathered { blocks: (0..blocks).collect(), list_bytes_max, ..Gathered::default() }
+    }
+
+    fn opened(gathered: Gathered) -> Labels<Vec<u8>> {
+        Labels::decode(encode(gathered, 7, 1 << 30), 7).unwrap().0
+    }
+
+    #[test]
+    fn a_run_of_blocks_ends_where_no_list_goes_on() {
+        let (a, b) = (LabelHash(1), LabelHash(u64::MAX));
+        let mut all = gathered(0, usize::MAX);
+        for block in 0..400_000 {
+            all.begin(10 * block, u64::from(block) * BLOCK_BYTES);
+            // Two lists that take turns in one long run, which neither has alone.
+            match block {
+                100_000..290_000 => all.note([a, b][block as usize % 2].0),
+                300_000 => all.always.note(block),
+                _ => {}
+            }
+        }
+        let index = opened(all);
+        assert_eq!(index.next(7, &[a, b]), Some((1_000_000, Some(2_900_000))));
+        assert_eq!(index.next(1_000_005, &[a]), Some((1_000_005, Some(1_000_010))));
+        assert_eq!(index.next(2_900_000, &[a, b]), Some((3_000_000, Some(3_000_010))));
+        assert_eq!(index.next(3_000_010, &[a, b]), None);
+    }
+
+    #[test]
+    fn a_list_that_names_the_last_block_there_can_be_is_followed() {
+        let mut all = gathered(3, usize::MAX);
+        all.always.note(u32::MAX - 1);
+        all.always.note(u32::MAX);
+        let start = i64::from(u32::MAX);
+        assert_eq!(opened(all).next(0, &[]), Some((start, None)));
+    }
+
+    #[test]
+    fn lists_that_grow_too_long_make_it_an_index_that_says_look_at_everything() {
+        let mut all = gathered(1, 1_000);
+        for label in 0..2_000 {
+            all.note(label);
+            assert!(all.list_bytes <= 1_001);
+            if all.overflow {
+                assert_eq!(label, 1_000);
+                let index = opened(all);
+                assert_eq!(index.next(5, &[LabelHash(1 << 40)]), Some((5, None)));
+                return;
+            }
+        }
+        panic!("no end");
+    }
 }
