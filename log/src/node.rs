@@ -28,12 +28,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of a topic's name in its partitions' folder names: leaves room for a partition number and a handle.
 const FOLDER_TOPIC_BYTES_MAX: usize = 200;
 
+/// Bytes that a partition takes in the record of metadata that makes it; the rest of the record is less than a hundred such.
+const PARTITION_RECORD_BYTES: usize = 10;
+
 /// Sizes that follow from the options.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     /// A cycle takes no more batches above this.
     pub(crate) cycle_bytes_max: u64,
-    /// Metadata frames of one cycle take at most this much.
+    /// Metadata frames of one cycle take at most this much, and one record on top, which is no larger.
     pub(crate) control_bytes_max: usize,
     /// Partitions of the cycle before that a cycle names.
     pub(crate) ends_max: usize,
@@ -200,6 +203,7 @@ impl Node {
             partitions_max: self.options.partitions_max,
         };
         let records = decide(&metadata.state, limits, offers, command)?;
+        self.check_fits(&records)?;
         for record in &records {
             self.apply(metadata, record)?;
         }
@@ -207,6 +211,25 @@ impl Node {
             self.wake();
         }
         Ok(metadata.sequence)
+    }
+
+    /// Refuses what no cycle could take: the directories would have to stop at it.
+    fn check_fits(&self, records: &[MetadataRecord]) -> Result<(), Refusal> {
+        let bytes_max = self.limits.control_bytes_max;
+        let mut encoded = Vec::new();
+        for record in records {
+            encoded.clear();
+            record.encode(&mut encoded);
+            if encoded.len() > bytes_max {
+                let partitions = (bytes_max / PARTITION_RECORD_BYTES).saturating_sub(100);
+                let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+                return Err(Refusal::Limit(
+                    partitions,
+                    "partitions at once with journal files this small",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Goes on without the directories that have failed, and says so in the others' journals.

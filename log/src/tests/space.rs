@@ -3,8 +3,8 @@
 use super::faults::{Rig, first};
 use super::life::fill;
 use super::{append, settings, topic};
-use crate::metadata::{Cleanup, TopicSettings};
-use crate::{EarlyRemoval, Log, Offset, Partition, Share};
+use crate::metadata::{Cleanup, Refusal, TopicSettings};
+use crate::{EarlyRemoval, Log, Offset, Partition, Share, TopicName};
 use std::sync::Arc;
 
 /// Two partitions of about 400 KB each, the first one older, and a checkpoint.
@@ -138,4 +138,22 @@ fn a_full_disk_makes_room_for_itself_at_once() {
     append(&p, &value);
     while log.step_commit() {}
     assert!(!log.stats().disk_full);
+}
+
+#[test]
+fn a_topic_of_more_partitions_than_a_cycle_can_name_is_refused_and_nothing_stops() {
+    let mut rig = Rig::new();
+    rig.options.journal_file_bytes = 64 << 10;
+    rig.options.partitions_max = 100_000;
+    let (log, _) = rig.open();
+    let name = |n: &str| TopicName::new(n).unwrap();
+    let refused = log.create_topic(&name("wide"), 7_000, settings());
+    assert!(matches!(refused, Err(Refusal::Limit(1_000..1_500, _))), "{refused:?}");
+    log.create_topic(&name("t"), 1_000, settings()).unwrap();
+    assert!(matches!(log.add_partitions(&name("t"), 9_000), Err(Refusal::Limit(..))));
+    log.add_partitions(&name("t"), 2_000).unwrap();
+    while log.step_commit() {}
+    assert_eq!(log.stats().offline, None);
+    append(&first(&log), "goes on");
+    assert!(log.step_commit());
 }
