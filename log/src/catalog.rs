@@ -41,6 +41,7 @@ use crate::journal::Mark;
 use crate::log::OpenError;
 use crate::metadata::{MetadataState, decode_all};
 use crate::pace::Account;
+use crate::partition::SEGMENT_BYTES_LIMIT;
 use crate::partition::epochs::Epochs;
 use crate::partition::producers::Producers;
 use crate::partition::replica::{LEADERSHIP_BYTES, Leadership};
@@ -162,9 +163,8 @@ impl Catalog {
         out
     }
 
-    fn decode(bytes: &[u8], directory_id: &[u8; 16], head: &Head) -> Option<Self> {
-        let body = bytes.get(HEAD_BYTES..)?.get(..usize::try_from(head.length).ok()?)?;
-        if crc32c(body) != head.crc {
+    fn decode(body: &[u8], directory_id: &[u8; 16], head: &Head) -> Option<Self> {
+        if body.len() as u64 != head.length || crc32c(body) != head.crc {
             return None;
         }
         let mut f = Fields::new(body);
@@ -172,10 +172,10 @@ impl Catalog {
             return None;
         }
         let clean = f.u8()? & FLAG_CLEAN != 0;
-        let (generation, cycle, crc) = (f.u64()?, f.u64()?, f.u32()?);
-        let mark = Mark { generation, cycle, crc, slot: f.u32()?, at: f.u64()? };
+        let (generation, cycle, crc) = (f.number()?, f.number()?, f.u32()?);
+        let mark = Mark { generation, cycle, crc, slot: f.u32()?, at: f.number()? };
         let log_clock_ms = f.i64()?;
-        let metadata_sequence = f.u64()?;
+        let metadata_sequence = f.number()?;
         let length = f.u32()? as usize;
         let metadata = f.take(length)?.to_vec();
         let count = f.count(41)?;
@@ -257,12 +257,17 @@ impl Catalog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
             Err(e) => return Err(io(e)),
         };
-        let size = file.size_bytes().map_err(io)?;
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        let n = read_full_at(&*file, &mut bytes, 0).map_err(io)?;
-        bytes.truncate(n);
-        let Some(head) = Head::decode(&bytes, dir, name)? else { return Ok(Found::Damaged) };
-        let catalog = Self::decode(&bytes, directory_id, &head);
+        let mut head = [0; HEAD_BYTES];
+        let n = read_full_at(&*file, &mut head, 0).map_err(io)?;
+        let Some(head) = Head::decode(&head[..n], dir, name)? else { return Ok(Found::Damaged) };
+        // The file may be of any length; what counts of it is in there, or the slot is not whole.
+        let there = file.size_bytes().map_err(io)?.saturating_sub(HEAD_BYTES as u64);
+        if head.length > there {
+            return Ok(Found::Damaged);
+        }
+        let mut body = vec![0; usize::try_from(head.length).unwrap_or(0)];
+        let n = read_full_at(&*file, &mut body, HEAD_BYTES as u64).map_err(io)?;
+        let catalog = Self::decode(&body[..n], directory_id, &head);
         Ok(catalog.map_or(Found::Damaged, |catalog| Found::Intact(Box::new(catalog))))
     }
 
@@ -306,8 +311,8 @@ impl Head {
         let read = (|| {
             f.u32()?;
             let version = version?;
-            let head = Self { version, sequence: f.u64()?, length: f.u64()?, crc: f.u32()? };
-            (f.u32()? == crc32c(&bytes[..HEAD_BYTES - 4])).then_some(head)
+            let head = Self { version, sequence: f.number()?, length: f.u64()?, crc: f.u32()? };
+            (f.u32()? == crc32c(bytes.get(..HEAD_BYTES - 4)?)).then_some(head)
         })();
         Ok(read)
     }
@@ -429,7 +434,7 @@ impl PartitionEntry {
         for _ in 0..count {
             segments.push(SegmentEntry {
                 base: f.i64().filter(|b| *b >= 0)?,
-                bytes: f.u64()?,
+                bytes: f.u64().filter(|bytes| *bytes <= SEGMENT_BYTES_LIMIT)?,
                 max_timestamp: f.i64()?,
                 max_timestamp_base: f.i64()?,
                 last_append_ms: f.i64()?,

@@ -87,6 +87,11 @@ impl<'a> Fields<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
+    /// A number that is counted on from: nothing has come to half of what it can hold, so that one more always fits.
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        self.u64().filter(|number| *number <= u64::MAX / 2)
+    }
+
     /// A count of items that take at least `bytes_min` each: `None` when so many cannot be there.
     pub(crate) fn count(&mut self, bytes_min: usize) -> Option<usize> {
         let count = self.u32()? as usize;

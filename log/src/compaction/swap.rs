@@ -26,6 +26,7 @@
 
 use crate::catalog::SegmentEntry;
 use crate::encoding::{Fields, Put};
+use crate::partition::SEGMENT_BYTES_LIMIT;
 use crate::segment::Segment;
 use crate::{AbortedTransaction, Offset, Partition};
 use std::path::{Path, PathBuf};
@@ -79,10 +80,10 @@ impl Swap {
     /// `None` for anything that was not written whole by [`Swap::encode`].
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut f = Fields::new(bytes);
-        let number = f.u64()?;
+        let number = f.number()?;
         let mut output = SegmentEntry {
             base: 0,
-            bytes: f.u64()?,
+            bytes: f.u64().filter(|bytes| *bytes <= SEGMENT_BYTES_LIMIT)?,
             max_timestamp: f.i64()?,
             max_timestamp_base: f.i64()?,
             last_append_ms: f.i64()?,
@@ -191,7 +192,7 @@ impl CompactedEntry {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut f = Fields::new(bytes);
-        let (swaps, cleaned_to) = (f.u64()?, f.i64().filter(|offset| *offset >= 0)?);
+        let (swaps, cleaned_to) = (f.number()?, f.i64().filter(|offset| *offset >= 0)?);
         let count = f.count(17)?;
         let mut segments = Vec::with_capacity(count);
         for _ in 0..count {

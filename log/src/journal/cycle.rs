@@ -97,9 +97,9 @@ impl Header {
             return None;
         }
         let decoded = Self {
-            generation: fields.u64()?,
-            number: fields.u64()?,
-            synced_through: fields.u64()?,
+            generation: fields.number()?,
+            number: fields.number()?,
+            synced_through: fields.number()?,
             previous_crc: fields.u32()?,
             length: fields.u32()?,
             frames_crc: fields.u32()?,
@@ -313,7 +313,7 @@ pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
         let at = bytes.len() - fields.rest().len();
         let mut body = Fields::new(fields.take(length)?);
         frames.push(match kind {
-            KIND_METADATA => Frame::Metadata { sequence: body.u64()?, record: body.rest() },
+            KIND_METADATA => Frame::Metadata { sequence: body.number()?, record: body.rest() },
             KIND_LOG_START => Frame::LogStart { handle, offset: body.i64()? },
             KIND_BATCHES => Frame::Batches { handle, at, bytes: body.rest() },
             KIND_SWAP => Frame::Swap { handle, swap: Swap::decode(body.rest())? },

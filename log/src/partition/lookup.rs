@@ -84,7 +84,9 @@ impl Partition {
         memory: Offset,
     ) -> Result<Looked, ReadError> {
         let Some((segment, next)) = self.segment_of(from) else {
-            return Ok(Looked::NotBefore(self.log_start()));
+            // Retention has just taken it, or damage: nothing is to be found before the first segment.
+            let first = self.segments.read().first().map(|s| s.base());
+            return Ok(Looked::NotBefore(first.unwrap_or(memory).min(memory)));
         };
         let found = if segment.times().max_timestamp >= timestamp_ms {
             let trust = self.trust();

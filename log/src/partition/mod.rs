@@ -37,7 +37,7 @@ use positions::Points;
 pub use positions::{AckPoint, Loss, Positions, ReadLimit, Settled};
 pub use producers::{Origin, VerificationGuard};
 pub use replica::{ReplicaError, Role, Truncated};
-pub(crate) use writer::PlanError;
+pub(crate) use writer::{PlanError, SEGMENT_BYTES_LIMIT};
 
 use crate::metadata::{Durability, TopicSettings};
 use crate::segment::Segment;

@@ -319,7 +319,8 @@ impl Partition {
                 break;
             }
             let marker = if at.header.is_control() && at.header.producer_id >= 0 {
-                let mut bytes = vec![0; at.header.size_bytes()];
+                // A marker is less than a hundred bytes: what says to be more is none.
+                let mut bytes = vec![0; at.header.size_bytes().min(MARKER_BYTES_MAX)];
                 read_full_at(&*file, &mut bytes, at.byte)?;
                 crate::batch::marker::end_of(&Bytes::from(bytes))
             } else {
@@ -439,6 +440,9 @@ impl Partition {
         (producers, open, u64::try_from(waits_ms).unwrap_or(0))
     }
 }
+
+/// What is looked at of a control batch.
+const MARKER_BYTES_MAX: usize = 4 << 10;
 
 /// No snapshot of ours is larger; a file that is was not written here.
 const SNAPSHOT_BYTES_MAX: usize = 16 << 20;

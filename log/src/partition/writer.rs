@@ -22,7 +22,7 @@ const RESERVE_BYTES_MAX: u64 = 8 << 20;
 /// Folders put aside for one partition before the sweep removes them.
 const ASIDE_MAX: u32 = 100;
 /// Kafka's index positions are i32.
-const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
+pub(crate) const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
 
 /// The writer's half of a partition, under its own lock.
 #[derive(Debug, Default)]
@@ -294,7 +294,13 @@ impl Partition {
         match self.open_segment(segment) {
             // Found missing by recovery, which has said so.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?.truncate(segment.written())?,
+            file => {
+                let (file, written) = (file?, segment.written());
+                // One that is shorter is damaged: whoever reads it says so, and nothing is made up.
+                if file.size_bytes()? >= written {
+                    file.truncate(written)?;
+                }
+            }
         }
         self.shared.indexes.seal(segment, &self.folder);
         segment.store_aborted(&*self.shared.disk, &self.folder);

@@ -10,6 +10,7 @@ mod damage;
 mod directory;
 mod fixtures;
 mod handles;
+mod hostile;
 mod inspect;
 mod lookup;
 mod model;
