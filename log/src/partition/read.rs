@@ -195,17 +195,19 @@ impl Partition {
 
     fn damaged(&self, segment: &Arc<Segment>, first: Offset, damage: Damage) -> ReadError {
         // Behind a damaged end of a segment the next segment begins.
-        let next_good = damage.next_good.or_else(|| {
+        let behind = {
             let segments = self.segments.read();
             let next = segments.partition_point(|s| s.base() <= segment.base());
             segments.get(next).map(|s| s.base())
-        });
+        };
+        let Positions { high_watermark: end, log_end, .. } = self.positions();
+        let here = |next: &Offset| *next > first && *next <= behind.unwrap_or(log_end);
+        let next_good = damage.next_good.filter(here).or(behind);
         let next_good = next_good.or_else(|| {
             let state = self.state.lock();
             state.tail.front().map(|b| b.base).filter(|base| *base > first)
         });
         // Nothing behind it at all: what comes next comes after everything there was.
-        let end = self.positions().high_watermark;
         let next_good = next_good.or(Some(end)).filter(|next| *next > first);
         let file = path(&self.folder, segment.base(), "log").display().to_string();
         let (byte, reason) = (damage.byte, damage.reason);

@@ -85,7 +85,7 @@ impl From<Option<OffsetEntry>> for Entry {
 impl Reading<'_> {
     /// Whole batches from the one that has `from`, below `limit` (exclusive end), at most `bytes_max` but at least one.
     pub(crate) fn read(&self, from: Offset, limit: Offset, bytes_max: usize) -> io::Result<Read> {
-        let first = match self.locate(from)? {
+        let first = match self.locate(from, limit)? {
             Located::Found(at) => at,
             // What compaction took at the end of a segment; elsewhere the caller knows what is missing.
             Located::End if self.segment.is_sparse() => {
@@ -100,7 +100,7 @@ impl Reading<'_> {
         if first.header.size_bytes() > READ_BYTES_MAX
             && let Err(reason) = verify_in_pieces(self.file, &first)?
         {
-            return Ok(Read::Damaged(self.damage(first.byte, reason)?));
+            return Ok(Read::Damaged(self.damage(first.byte, reason, from, limit)?));
         }
         let available = self.segment.written().saturating_sub(first.byte);
         let want = bytes_max.min(READ_BYTES_MAX).max(first.header.size_bytes());
@@ -115,7 +115,7 @@ impl Reading<'_> {
                 // Only the first batch is there whole for certain; what is damaged is told when it is asked for.
                 Err(_) if !batches.is_empty() => break,
                 Err(reason) => {
-                    return Ok(Read::Damaged(self.damage(first.byte, reason)?));
+                    return Ok(Read::Damaged(self.damage(first.byte, reason, from, limit)?));
                 }
             };
             // The base offset lies outside the CRC: only its place among the others vouches for it.
@@ -136,7 +136,8 @@ impl Reading<'_> {
     }
 
     /// The first batch that ends beyond `target`, hopping over what is damaged before it.
-    fn locate(&self, target: Offset) -> io::Result<Located> {
+    fn locate(&self, target: Offset, limit: Offset) -> io::Result<Located> {
+        let end = self.next.unwrap_or(limit);
         let start = self.begin_by_offset(target)?;
         let sparse = self.segment.is_sparse();
         let mut scan = Scan::new(self.file, start, self.segment.written());
@@ -144,7 +145,9 @@ impl Reading<'_> {
         let mut bad: Option<(u64, BatchError)> = None;
         loop {
             let follows = |at: &At| {
-                expected.is_none_or(|e| {
+                // Behind damage a message may be found that is itself a batch: what goes on here has offsets of here.
+                let here = bad.is_none() || at.header.base_offset <= end.get();
+                here && expected.is_none_or(|e| {
                     e == at.header.base_offset || sparse && e < at.header.base_offset
                 })
             };
@@ -185,13 +188,24 @@ impl Reading<'_> {
         }
     }
 
-    /// What is known of a batch whose CRC is wrong.
-    fn damage(&self, byte: u64, reason: BatchError) -> io::Result<Damage> {
+    /// What is known of a batch with `from` whose CRC is wrong. Its own header may lie about where it ends: only an intact batch
+    /// behind it says where to go on. A message may itself be a batch, of any offset: one that counts lies between `from` and
+    /// what follows this segment, or the reader's limit.
+    fn damage(
+        &self,
+        byte: u64,
+        reason: BatchError,
+        from: Offset,
+        limit: Offset,
+    ) -> io::Result<Damage> {
+        let end = self.next.unwrap_or(limit);
         let mut scan = Scan::new(self.file, byte, self.segment.written());
-        // Its own header may lie about where it ends: only an intact batch behind it says where to go on.
-        let after = if scan.resync(0)? { scan.next()? } else { None };
-        let next_good =
-            after.and_then(Result::ok).and_then(|at| Offset::new(at.header.base_offset));
+        let mut next_good = None;
+        while next_good.is_none() && scan.resync(from.plus(1).get())? {
+            let Some(Ok(at)) = scan.next()? else { break };
+            next_good = Offset::new(at.header.base_offset).filter(|base| *base <= end);
+            scan.seek(at.byte);
+        }
         Ok(Damage { byte, reason, next_good })
     }
 

@@ -1,6 +1,7 @@
 //! Full disks, failing disks, damaged files.
 
 use super::{append, numbered, options, settings, topic, values};
+use crate::batch;
 use crate::clock::Clock;
 use crate::clock::fake::FakeClock;
 use crate::disk::fake::{FakeDisk, Fault, Outcome};
@@ -8,8 +9,8 @@ use crate::disk::{Disk, OpenMode};
 use crate::metadata::{Durability, TopicSettings};
 use crate::record::{Headers, RecordParts};
 use crate::{
-    AckPoint, AppendError, Log, LogOptions, Loss, Offset, OpenError, Partition, ReadError,
-    ReadLimit, Recovery, Settled,
+    AckPoint, AppendError, LeaderEpoch, Log, LogOptions, Loss, Offset, OpenError, Partition,
+    ReadError, ReadLimit, Recovery, Settled,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -206,7 +207,7 @@ fn damage_in_the_middle_of_a_segment_is_named_and_the_rest_is_served() {
     let sound = rig.disk.contents(name).unwrap();
     // The batch of offset 150: once in its records, once in its length.
     let starts: Vec<usize> = std::iter::successors(Some(0), |at| {
-        let header = crate::batch::BatchHeader::parse(&sound[*at..]).unwrap();
+        let header = batch::BatchHeader::parse(&sound[*at..]).unwrap();
         Some(at + header.size_bytes()).filter(|at| *at < sound.len())
     })
     .collect();
@@ -224,7 +225,7 @@ fn damage_in_the_middle_of_a_segment_is_named_and_the_rest_is_served() {
             match p.read(from, 3000, ReadLimit::HighWatermark) {
                 Ok(outcome) => {
                     for batch in &outcome.batches {
-                        served += crate::batch::verify(batch).unwrap().record_count;
+                        served += batch::verify(batch).unwrap().record_count;
                     }
                     assert!(outcome.next > from);
                     from = outcome.next;
@@ -251,6 +252,48 @@ fn damage_in_the_middle_of_a_segment_is_named_and_the_rest_is_served() {
             assert_eq!(served, 299);
         }
         assert_eq!(rig.disk.contents(name).unwrap(), bytes, "nothing is overwritten");
+        drop(log.start());
+    }
+}
+
+#[test]
+fn a_message_that_is_itself_a_batch_is_not_where_reading_goes_on() {
+    let mut rig = Rig::new();
+    rig.options.tail_bytes_max = 0;
+    let (log, _) = rig.open();
+    let p = topic(&log, "t", 1, settings())[0].clone();
+    append(&p, "one");
+    log.step_commit();
+    let one = p.read(Offset::ZERO, 1, ReadLimit::HighWatermark).unwrap().batches[0].clone();
+    // The batch of offset 1 holds batches of offsets before it and far behind, all of them intact.
+    let mut value = one.to_vec();
+    for offset in [1 << 40, i64::MAX - 1] {
+        let mut other = one.to_vec();
+        batch::place(&mut other, Offset::new(offset).unwrap(), LeaderEpoch::default());
+        value.extend_from_slice(&other);
+    }
+    let record =
+        RecordParts { timestamp_ms: 0, key: None, value: Some(&value), headers: Headers::EMPTY };
+    p.append(&[record]).unwrap();
+    log.step_commit();
+    append(&p, "three");
+    log.step_close().unwrap();
+    drop(log);
+    let is_log = |f: &String| f.contains("/t-0.") && f.ends_with(".log");
+    let name = &*rig.disk.files().into_iter().find(is_log).unwrap();
+    let sound = rig.disk.contents(name).unwrap();
+    // In its length, in its CRC.
+    for byte in [9, 18] {
+        let mut bytes = sound.clone();
+        bytes[one.len() + byte] ^= 1;
+        rig.disk.plant(name, &bytes);
+        let (log, _) = rig.open();
+        let p = first(&log);
+        let read = p.read(Offset::new(1).unwrap(), 1000, ReadLimit::HighWatermark);
+        let Err(ReadError::Damaged { first, next_good, .. }) = read else { panic!("{read:?}") };
+        assert_eq!((first.get(), next_good.map(Offset::get)), (1, Some(2)), "byte {byte}");
+        let read = p.read(next_good.unwrap(), 1000, ReadLimit::HighWatermark).unwrap();
+        assert_eq!(read.next.get(), 3);
         drop(log.start());
     }
 }
