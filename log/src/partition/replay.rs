@@ -363,6 +363,13 @@ impl Partition {
         Ok(())
     }
 
+    /// The clock goes on from here. While the replay ran it stood where the checkpoint left it, so what was replayed would
+    /// pass for older than it is, and be compacted or removed before its time; now it passes for as old as this start.
+    pub(crate) fn note_replayed(&self) {
+        let now_ms = self.shared.log_clock_ms.load(Ordering::Relaxed);
+        self.writer.lock().dirty.iter().for_each(|segment| segment.note_append(now_ms));
+    }
+
     /// Goes on at `offset`, behind records that are lost.
     pub(crate) fn skip_to(&self, offset: Offset) {
         let mut writer = self.writer.lock();

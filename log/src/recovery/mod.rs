@@ -361,6 +361,7 @@ impl Opening {
         for start in starts {
             let directory = start.finish(&node);
             node.tick_log_clock(&directory.shared);
+            directory.partitions().iter().for_each(|p| p.note_replayed());
             let mut watch = Stopwatch::new(&*node.common.clock);
             let done = first_checkpoint(&directory, sequence);
             self.report.parts.sync += watch.lap();
