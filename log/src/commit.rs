@@ -164,7 +164,12 @@ impl Committer {
         gathered.controls = controls.partitions;
         gathered.deleted = controls.deleted;
         for request in controls.swaps {
-            if !request.partition.is_current(&request.swap) {
+            // A truncation is carried out first, and may make an input the active segment again.
+            let truncated = gathered.controls.iter().any(|(partition, control)| {
+                matches!(control, PartitionControl::Truncate(_))
+                    && Arc::ptr_eq(partition, &request.partition)
+            });
+            if truncated || !request.partition.is_current(&request.swap) {
                 request.set_outcome(Outcome::Dropped);
                 continue;
             }

@@ -298,9 +298,15 @@ impl Log {
     /// Compacts the partition of each directory that needs it most, on the calling thread, at full speed; `false` when none is
     /// due. For a node that is stepped instead of started.
     pub fn step_compaction(&self) -> bool {
+        self.step_compaction_between(&|| false)
+    }
+
+    /// As [`Log::step_compaction`]; asks `between` before each piece that is read or written, and before an output takes its inputs'
+    /// place, whether the pass is to be given up. It may use the log meanwhile, but not compact.
+    pub fn step_compaction_between(&self, between: &dyn Fn() -> bool) -> bool {
         let mut any = false;
         for directory in &self.engine.directories {
-            any |= directory.compaction_step(&|_| false);
+            any |= directory.compaction_step(&|_| between());
         }
         any
     }

@@ -23,7 +23,7 @@ const PAUSE_NS_MIN: u64 = 20_000_000;
 /// The cleaner's own state.
 #[derive(Debug, Default)]
 pub(crate) struct Cleaner {
-    /// Outputs that a crash left were looked for.
+    /// What a crash left of a pass was looked for.
     swept: bool,
     /// By handle: not before this (monotonic ns); never, while this process runs, for damage.
     waits: HashMap<u64, u64>,
@@ -83,7 +83,7 @@ impl Directory {
         let partitions = self.partitions();
         if !std::mem::replace(&mut cleaner.swept, true) {
             for partition in &partitions {
-                partition.remove_orphans();
+                partition.remove_leftovers();
             }
         }
         let now_ns = self.shared.clock.monotonic_ns();
@@ -228,6 +228,7 @@ impl Directory {
             let stepped = self.committer.lock().step(self);
             match request.outcome() {
                 Outcome::Done => {
+                    partition.remove_inputs(&request.swap);
                     partition.seal_output(&request.segment);
                     return Ok(());
                 }

@@ -164,6 +164,8 @@ impl Pass<'_> {
                 && (spent || !changed)
             {
                 only.set_horizon(horizon_ms);
+                // Its own list names those whose ends are here.
+                walked.take_kept();
                 *transactions = walked;
                 return Ok(());
             }
@@ -190,7 +192,7 @@ impl Pass<'_> {
         writing: Writing,
         number: u64,
     ) -> Result<(), PassError> {
-        // Open until the swap is done, so that the committer, who unlinks them, does not have to free their blocks.
+        // Open until the swap is done, so that the committer, who renames over the first, does not have to free its blocks.
         let opened = inputs.iter().map(|s| self.partition.open_input(s));
         let _open: Vec<_> =
             opened.collect::<Result<_, _>>().map_err(PassError::disk(self.partition.folder()))?;
@@ -206,6 +208,8 @@ impl Pass<'_> {
         let named = inputs.iter().map(|s| (s.base().get(), s.written())).collect();
         let horizon_ms = segment.horizon_ms();
         let swap = Swap { number, inputs: named, output: segment.entry(), horizon_ms, aborted };
+        // The last moment at which it can be given up.
+        self.pace.spend(0)?;
         (self.swap)(swap, Arc::clone(&segment))?;
         self.done.removed_bytes += before.saturating_sub(segment.written());
         Ok(())

@@ -15,8 +15,9 @@
 //! count of segments that have something to say: base i64, flags u8 (1: sparse), horizon i64.
 //!
 //! In order: the output is written as `<base>.<number>.cleaned` and synced, its folder too; the frame is synced; then, by the
-//! committer, hints of the inputs are removed, the output is renamed over the first input, the others are removed, the list of
-//! segments changes. The folder is synced by the next checkpoint, which is the first that does not need the frame any more.
+//! committer, the first input's hints are removed, the output is renamed over it, the list of segments changes; then, by the
+//! cleaner, the other inputs' files are removed, which nobody opens any more. The folder is synced by the next checkpoint, which is
+//! the first that does not need the frame.
 //! The number is what tells a frame that the catalog has overtaken from one that is still to be carried out: files are never
 //! asked whether they look swapped when the catalog knows. The output needs no CRC of its own: it was synced before the frame,
 //! and its batches have theirs.

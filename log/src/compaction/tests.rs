@@ -12,15 +12,15 @@ use bytes::{Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
 
-struct Bench {
-    disk: FakeDisk,
-    clock: FakeClock,
+pub(super) struct Bench {
+    pub(super) disk: FakeDisk,
+    pub(super) clock: FakeClock,
     options: LogOptions,
-    log: Log,
-    partition: Arc<Partition>,
+    pub(super) log: Log,
+    pub(super) partition: Arc<Partition>,
 }
 
-fn compacted() -> TopicSettings {
+pub(super) fn compacted() -> TopicSettings {
     TopicSettings {
         cleanup: Cleanup::Compact,
         segment_bytes: 4 << 10,
@@ -30,10 +30,10 @@ fn compacted() -> TopicSettings {
     }
 }
 
-type Seen = (i64, String, Option<String>);
+pub(super) type Seen = (i64, String, Option<String>);
 
 impl Bench {
-    fn new(settings: TopicSettings) -> Self {
+    pub(super) fn new(settings: TopicSettings) -> Self {
         let disk = FakeDisk::new(7);
         let clock = FakeClock::new(1_800_000_000_000);
         let mut options = options(Path::new("/data"));
@@ -46,10 +46,15 @@ impl Bench {
     }
 
     /// Another process on what this one left.
-    fn reopened(self) -> Self {
-        let Self { disk, clock, options, log, partition } = self;
+    pub(super) fn reopened(self) -> Self {
+        let disk = self.disk.after_kill();
+        self.on(disk)
+    }
+
+    /// Another process on this disk.
+    pub(super) fn on(self, disk: FakeDisk) -> Self {
+        let Self { clock, options, log, partition, .. } = self;
         drop((log, partition));
-        let disk = disk.after_kill();
         let opened = Log::open(options.clone(), Arc::new(disk.clone()), Arc::new(clock.clone()));
         let (log, recovery) = opened.unwrap();
         assert_eq!(recovery.findings, [""; 0]);
@@ -57,11 +62,11 @@ impl Bench {
         Self { disk, clock, options, log, partition }
     }
 
-    fn commit(&self) {
+    pub(super) fn commit(&self) {
         while self.log.step_commit() {}
     }
 
-    fn put(&self, key: &str, value: Option<&str>) {
+    pub(super) fn put(&self, key: &str, value: Option<&str>) {
         let record = RecordParts {
             timestamp_ms: self.clock_ms(),
             key: Some(key.as_bytes()),
@@ -78,14 +83,14 @@ impl Bench {
     }
 
     /// Enough for a segment of its own, and a checkpoint behind it: everything before is sealed.
-    fn fill(&self, name: &str) {
+    pub(super) fn fill(&self, name: &str) {
         for i in 0..5 {
             self.put(&format!("fill {name} {i}"), Some(&"x".repeat(900)));
         }
         self.log.step_checkpoint().unwrap();
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(super) fn seen(&self) -> Vec<Seen> {
         let mut seen = Vec::new();
         for bytes in self.batches() {
             let text = |part: Option<Bytes>| part.map(|b| String::from_utf8(b.to_vec()).unwrap());
@@ -98,7 +103,7 @@ impl Bench {
     }
 
     /// Without those of `fill`.
-    fn own(&self) -> Vec<Seen> {
+    pub(super) fn own(&self) -> Vec<Seen> {
         self.seen().into_iter().filter(|(_, key, _)| !key.starts_with("fill")).collect()
     }
 
@@ -118,13 +123,13 @@ impl Bench {
         }
     }
 
-    fn compact(&self) {
+    pub(super) fn compact(&self) {
         assert!(self.log.step_compaction(), "a pass is due");
         assert!(!self.log.step_compaction(), "and one is enough");
     }
 }
 
-fn some(offset: i64, key: &str, value: &str) -> Seen {
+pub(super) fn some(offset: i64, key: &str, value: &str) -> Seen {
     (offset, key.to_owned(), Some(value.to_owned()))
 }
 

@@ -145,8 +145,9 @@ impl Partition {
     }
 
     /// Carries a swap out whose frame is synced; `false` when its inputs are gone. By the committer, before the cycle counts as
-    /// published: a checkpoint that captures the cycle describes the output, and syncs the folder. An error takes the
-    /// directory offline: the next start finishes it.
+    /// published: a checkpoint that captures the cycle describes the output, and syncs the folder. Commits wait for this, so it is
+    /// no more than five system calls; [`Partition::remove_inputs`] does the rest. An error takes the directory offline: the next
+    /// start finishes it.
     pub(crate) fn swap_in(&self, swap: &Swap, output: &Arc<Segment>) -> Result<bool, String> {
         let mut writer = self.writer.lock();
         let mut segments = self.segments.write();
@@ -158,13 +159,10 @@ impl Partition {
         let inputs = first..first + swap.inputs.len();
         let cleaned = cleaned_path(&self.folder, output.base(), swap.number);
         let log = path(&self.folder, output.base(), "log");
-        let placed =
-            self.remove_input_hints(swap).and_then(|()| self.disk().rename(&cleaned, &log));
+        let placed = self
+            .remove_first_hints(output.base())
+            .and_then(|()| self.disk().rename(&cleaned, &log));
         placed.map_err(|e| format!("compaction of {self:?}: {e}"))?;
-        // The output counts from here, whatever becomes of the rest.
-        if let Err(e) = self.remove_other_inputs(swap) {
-            tracing::warn!(partition = ?self, error = %e, "could not remove a compacted segment");
-        }
         for input in &segments[inputs.clone()] {
             self.shared.forget_segment(input.key());
         }
@@ -175,16 +173,24 @@ impl Partition {
     }
 
     /// Before the output comes: under its name nothing must be left that was derived from an input.
-    fn remove_input_hints(&self, swap: &Swap) -> io::Result<()> {
-        for (base, _) in &swap.inputs {
-            let base = Offset::new(*base).unwrap_or_default();
-            remove_hints(self.disk(), &self.folder, base)?;
-            absent(self.disk().remove_file(&path(&self.folder, base, "txnindex")))?;
-        }
-        Ok(())
+    fn remove_first_hints(&self, base: Offset) -> io::Result<()> {
+        remove_hints(self.disk(), &self.folder, base)?;
+        absent(self.disk().remove_file(&path(&self.folder, base, "txnindex")))
     }
 
-    /// After it has come.
+    /// Removes what no segment has any more, once the output is in its place. Nobody opens these files: what is left after a crash
+    /// or an error takes room until [`Partition::remove_leftovers`].
+    pub(crate) fn remove_inputs(&self, swap: &Swap) {
+        // Not beside the renaming of a deleted topic's folder.
+        let _removal = self.removal.lock();
+        if self.is_deleted() {
+            return;
+        }
+        if let Err(e) = self.remove_other_inputs(swap) {
+            tracing::warn!(partition = ?self, error = %e, "could not remove a compacted segment");
+        }
+    }
+
     fn remove_other_inputs(&self, swap: &Swap) -> io::Result<()> {
         for (base, _) in swap.inputs.iter().skip(1) {
             let base = Offset::new(*base).unwrap_or_default();
@@ -247,11 +253,11 @@ impl Partition {
         };
         let (output, there, wanted) = (size(cleaned)?, size(&log)?, swap.output.bytes);
         if output == Some(wanted) {
-            self.remove_input_hints(swap)?;
+            self.remove_first_hints(base)?;
             self.disk().rename(cleaned, &log)?;
         } else if output.is_none() && (there == Some(wanted) || there.is_none()) {
             // Renamed before the crash; and not there at all if retention took it since, which the log start then tells.
-            self.remove_input_hints(swap)?;
+            self.remove_first_hints(base)?;
         } else {
             return Ok(Err(format!(
                 "{self:?}: the compacted segment {} should have {wanted} bytes and has {output:?}; what it was made from stays",
@@ -273,8 +279,8 @@ impl Partition {
         output.store_aborted(self.disk(), &self.folder);
     }
 
-    /// Removes outputs that no frame speaks of: what a crash left of a pass.
-    pub(crate) fn remove_orphans(&self) {
+    /// Removes what a crash left of a pass: outputs that no frame speaks of, and inputs whose output the catalog has.
+    pub(crate) fn remove_leftovers(&self) {
         let entries = match self.disk().list(&self.folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return,
@@ -282,7 +288,15 @@ impl Partition {
                 return tracing::warn!(partition = ?self, error = %e, "could not look for leftovers");
             }
         };
-        for entry in entries.iter().filter(|e| e.name.ends_with(CLEANED)) {
+        // After the files: one that came meanwhile is here, or lies behind all of these.
+        let bases: Vec<i64> = self.segments.read().iter().map(|s| s.base().get()).collect();
+        let newest = bases.last().copied().unwrap_or(0);
+        let is_input = |name: &str| {
+            let base = name.split('.').next().and_then(|base| base.parse::<i64>().ok());
+            base.is_some_and(|base| base < newest && bases.binary_search(&base).is_err())
+        };
+        let left = entries.iter().filter(|e| e.name.ends_with(CLEANED) || is_input(&e.name));
+        for entry in left {
             let removed = absent(self.disk().remove_file(&self.folder.join(&entry.name)));
             if let Err(e) = removed {
                 tracing::warn!(partition = ?self, file = entry.name, error = %e, "could not remove a leftover");

@@ -201,6 +201,11 @@ impl Partition {
         self.shared.forget_segment(segment.key());
         remove_hints(&*self.shared.disk, &self.folder, segment.base())?;
         file.truncate(byte)?;
-        Ok(Arc::new(Segment::from_entry(&entry, false)))
+        let cut = Segment::from_entry(&entry, false);
+        if segment.is_sparse() {
+            cut.set_sparse();
+        }
+        cut.set_horizon(segment.horizon_ms());
+        Ok(Arc::new(cut))
     }
 }

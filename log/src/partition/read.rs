@@ -193,6 +193,22 @@ impl Partition {
         })
     }
 
+    /// Opens the segment that has `from`, lets something happen, and says how many of its batches it can read then.
+    #[cfg(test)]
+    pub(crate) fn read_while(&self, from: Offset, happens: &dyn Fn()) -> usize {
+        let (segment, next) = self.segment_of(from).expect("it has a segment");
+        let mut batches = 0;
+        let read = self.read_segment(&segment, next, |reading| {
+            happens();
+            reading.batches(|_| {
+                batches += 1;
+                Ok(true)
+            })
+        });
+        read.expect("it is open");
+        batches
+    }
+
     fn damaged(&self, segment: &Arc<Segment>, first: Offset, damage: Damage) -> ReadError {
         // Behind a damaged end of a segment the next segment begins.
         let behind = {
