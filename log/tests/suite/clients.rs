@@ -1,13 +1,15 @@
 //! What clients append: records through the open batch, batches of an idempotent producer, and those once more.
 
+use crate::keys::{headers_of, key_of, mark_of, value_of};
 use crate::lookup::timestamp_of;
 use crate::model::Sent;
 use crate::sim::Sim;
 use bytes::BytesMut;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::batch::{self, BatchBuilder, Seal};
+use headwater_log::clock::Clock;
 use headwater_log::record::{Headers, RecordParts};
-use headwater_log::{AppendError, LeaderEpoch, Offset, Position, ReadLimit};
+use headwater_log::{AppendError, Appended, Offset, Position, ReadLimit};
 
 impl Sim {
     pub(crate) fn values(
@@ -20,10 +22,14 @@ impl Sim {
         (0..records)
             .map(|_| {
                 self.model.next_value += 1;
-                let mut value =
-                    format!("{topic}/{partition}#{}|", self.model.next_value).into_bytes();
-                let fill = b'a' + (self.model.next_value % 26) as u8;
-                value.resize(value.len().max(bytes), fill);
+                let number = self.model.next_value;
+                let mut value = format!("{topic}/{partition}#{number}|").into_bytes();
+                let mark = mark_of(number);
+                value.extend(mark);
+                if mark != Some(b'!') {
+                    let fill = b'a' + (number % 26) as u8;
+                    value.resize(value.len().max(bytes), fill);
+                }
                 value
             })
             .collect()
@@ -32,8 +38,12 @@ impl Sim {
     pub(crate) fn append(&mut self, topic: &str, partition: usize, records: usize, bytes: usize) {
         let Some(target) = self.partition(topic, partition) else { return };
         if target.missing().is_some() {
-            let record =
-                RecordParts { timestamp_ms: 0, key: None, value: None, headers: Headers::EMPTY };
+            let record = RecordParts {
+                timestamp_ms: 0,
+                key: Some(b"k"),
+                value: None,
+                headers: Headers::EMPTY,
+            };
             let refused = target.append(&[record]);
             let refuses = matches!(refused, Err(AppendError::Offline(_) | AppendError::NotLeader));
             assert!(refuses, "{refused:?}");
@@ -41,18 +51,22 @@ impl Sim {
             return;
         }
         let values = self.values(topic, partition, records, bytes);
-        let mut headers = Headers::default();
-        headers.push("h", b"x");
+        let around: Vec<_> = values.iter().map(|text| (key_of(text), headers_of(text))).collect();
         let parts: Vec<RecordParts<'_>> = values
             .iter()
-            .map(|value| RecordParts {
-                timestamp_ms: timestamp_of(value),
-                key: Some(b"k"),
-                value: Some(value),
-                headers: &headers,
+            .zip(&around)
+            .map(|(text, (key, headers))| RecordParts {
+                timestamp_ms: timestamp_of(text),
+                key: key.as_deref(),
+                value: value_of(text),
+                headers,
             })
             .collect();
-        match target.append(&parts) {
+        let appended = target.append(&parts);
+        if self.is_keyless(topic, &values, &appended) {
+            return;
+        }
+        match appended {
             Ok(appended) => {
                 assert!(!appended.duplicate);
                 let end = appended.base.offset.get() + records as i64;
@@ -71,7 +85,7 @@ impl Sim {
         last: Position,
         values: &[Vec<u8>],
     ) {
-        let epoch = base.epoch.get();
+        let (epoch, now_ms) = (base.epoch.get(), self.clock.wall_ms());
         if !self.part(topic, partition).replicated {
             self.model.epoch = self.model.epoch.max(epoch);
         }
@@ -79,8 +93,25 @@ impl Sim {
         let last_epoch = model.end.checked_sub(1).and_then(|at| model.history.get(at as usize));
         let last_epoch = last_epoch.and_then(|candidates| candidates.last()).map_or(0, |e| e.epoch);
         assert!(epoch >= last_epoch, "epoch {epoch} after {last_epoch}");
-        model.appended(base.offset.get(), epoch, values);
+        model.appended(base.offset.get(), epoch, values, now_ms);
         model.pending.push((last, last.offset.get() + 1));
+    }
+
+    /// Whether these records were refused because one has no key and the topic is compacted, which must be so then.
+    pub(crate) fn is_keyless(
+        &self,
+        topic: &str,
+        values: &[Vec<u8>],
+        appended: &Result<Appended, AppendError>,
+    ) -> bool {
+        let settings = self.model.topics[topic].settings.last().expect("one at least");
+        let keyless = values.iter().any(|text| key_of(text).is_none());
+        if !keyless || !settings.cleanup.compacts() {
+            return false;
+        }
+        let refused = matches!(appended, Err(AppendError::Keyless { .. }));
+        assert!(refused || appended.is_err(), "a record without a key: {appended:?}");
+        refused
     }
 
     pub(crate) fn note_refusal(&mut self, error: &AppendError) {
@@ -105,7 +136,11 @@ impl Sim {
         let values = self.values(topic, partition, records, bytes);
         let producer_id = 5_000;
         let sequence = self.part(topic, partition).next_sequence();
-        match target.append_batch(client_batch(producer_id, sequence, &values)) {
+        let appended = target.append_batch(client_batch(producer_id, sequence, &values));
+        if self.is_keyless(topic, &values, &appended) {
+            return;
+        }
+        match appended {
             Ok(appended) => {
                 assert!(!appended.duplicate, "sequence {sequence} is new");
                 self.note(topic, partition, appended.base, appended.last, &values);
@@ -127,7 +162,13 @@ impl Sim {
         if sent.base < start {
             return;
         }
-        match target.append_batch(client_batch(sent.producer_id, sent.sequence, &sent.values)) {
+        let batch = client_batch(sent.producer_id, sent.sequence, &sent.values);
+        let appended = target.append_batch(batch);
+        // As in Kafka: a topic that is compacted since refuses it before it is compared.
+        if self.is_keyless(topic, &sent.values, &appended) {
+            return;
+        }
+        match appended {
             Ok(appended) if appended.duplicate => {
                 assert_eq!(appended.base.offset.get(), sent.base, "the original's place");
             }
@@ -145,22 +186,17 @@ impl Sim {
 /// A batch as a Kafka client sends it.
 pub(crate) fn client_batch(producer_id: i64, sequence: i32, values: &[Vec<u8>]) -> BytesMut {
     let mut builder = BatchBuilder::new();
-    for value in values {
+    for text in values {
+        let (key, headers) = (key_of(text), headers_of(text));
         let record = RecordParts {
-            timestamp_ms: timestamp_of(value),
-            key: None,
-            value: Some(value),
-            headers: Headers::EMPTY,
+            timestamp_ms: timestamp_of(text),
+            key: key.as_deref(),
+            value: value_of(text),
+            headers: &headers,
         };
         builder.push(&record, usize::MAX).expect("no limit");
     }
-    let seal = Seal {
-        base_offset: Offset::ZERO,
-        epoch: LeaderEpoch::default(),
-        node_slot: 0,
-        base_sequence: 0,
-    };
-    let mut bytes = BytesMut::from(&builder.seal(seal).expect("not empty")[..]);
+    let mut bytes = BytesMut::from(&builder.seal(Seal::default()).expect("not empty")[..]);
     batch::readdress(&mut bytes, producer_id, 0, sequence);
     // A producer that tries one codec after the other.
     let codec = Codec::from_number((sequence % 5) as u8).expect("there are five");

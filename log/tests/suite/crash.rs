@@ -5,12 +5,12 @@ use crate::sim::{End, Sim, settings};
 use crate::step::Step;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{FakeDisk, Fault, Outcome};
-use headwater_log::metadata::{Durability, TopicSettings};
+use headwater_log::metadata::{Cleanup, Durability, TopicSettings};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
 /// deletion of records and retention, producers that repeat themselves, transactions committed and aborted, replicas that
-/// follow, are cut back and lead.
+/// follow, are cut back and lead, a topic that is compacted.
 pub(crate) fn script() -> Vec<Step> {
     use Step::{
         Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, InTransaction, LookUp,
@@ -103,8 +103,57 @@ pub(crate) fn script() -> Vec<Step> {
             _ => {}
         }
         steps.extend(replicas(round));
+        steps.extend(keyed(round));
     }
     steps.push(append("sensors", 0, 1));
+    steps
+}
+
+/// What happens in a round to a topic that is compacted: segments become one, tombstones and transactions' ends go in their time,
+/// its log start moves, and the rest of the log does not wait for the cleaner.
+fn keyed(round: u32) -> Vec<Step> {
+    let (topic, partition, producer) = ("keyed", 0, 1);
+    let append = |records| Step::Append { topic, partition, records, bytes: 100 };
+    let compact = Step::Compact { between: vec![] };
+    let marker = Step::Marker { topic, partition, producer, commit: round % 8 == 1 };
+    let mut steps = match round {
+        0 => {
+            let settings = TopicSettings {
+                cleanup: Cleanup::Compact,
+                segment_bytes: 1_000,
+                delete_retention_ms: 2_000,
+                ..settings(Durability::Fsync)
+            };
+            vec![Step::Create { topic, partitions: 1, settings }]
+        }
+        _ if round.is_multiple_of(4) => {
+            vec![Step::InTransaction { topic, partition, producer, records: 3 }]
+        }
+        _ if round % 4 == 1 => vec![marker],
+        _ => vec![Step::Produce { topic, partition, records: 1, bytes: 100 }],
+    };
+    steps.extend([append(3), Step::Commit]);
+    match round {
+        3 | 9 | 12 => steps.extend([Step::Checkpoint, compact]),
+        // What others do meanwhile; then all that has had its time goes.
+        16 => steps.extend([
+            Step::Checkpoint,
+            Step::Compact {
+                between: vec![
+                    append(1),
+                    Step::Trim { topic, partition, eighths: 1 },
+                    Step::Commit,
+                    Step::Checkpoint,
+                    append(2),
+                    Step::Commit,
+                ],
+            },
+            Step::Wait { ms: 2_000 },
+            Step::Housekeep,
+            compact,
+        ]),
+        _ => {}
+    }
     steps
 }
 
@@ -184,6 +233,8 @@ fn script_changes(dirs: usize) -> u64 {
     let around = stats.journal_bytes > stats.journal_size_bytes;
     assert!(around || dirs > 1, "once around the ring: {stats:?}");
     assert_eq!(sim.refused, 0);
+    let compaction = stats.compaction;
+    assert!(compaction.passes >= 5 && compaction.removed_bytes > 2_000, "{compaction:?}");
     // Spread over two directories, no checkpoint of one has so many files.
     let wide = sim.disk.trace().iter().any(|line| line.contains("sync filesystem"));
     assert!(wide || dirs > 1, "a checkpoint of many files");

@@ -5,6 +5,7 @@
 
 mod clients;
 mod collect;
+mod compaction;
 mod crash;
 mod damage;
 mod directory;
@@ -12,6 +13,7 @@ mod fixtures;
 mod handles;
 mod hostile;
 mod inspect;
+mod keys;
 mod lookup;
 mod model;
 mod points;
@@ -26,4 +28,4 @@ mod transactions;
 mod verify;
 
 /// All topics of the scripts.
-const TOPICS: [&str; 6] = ["sensors", "fast", "again", "small", "wide", "old"];
+const TOPICS: [&str; 7] = ["sensors", "fast", "again", "small", "wide", "old", "keyed"];

@@ -1,8 +1,9 @@
 //! What the log owes: the ledger that a simulated client keeps of what it appended and what was acknowledged.
 
+use crate::replica::HOLE;
 use headwater_log::metadata::TopicSettings;
 use headwater_log::{Position, TopicId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A record as it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +54,21 @@ pub(crate) struct PartitionModel {
     pub(crate) held: Option<i64>,
     /// A truncation to here that may or may not have happened.
     pub(crate) truncating: Option<i64>,
+    /// When the record at each offset was appended.
+    pub(crate) appended_ms: Vec<i64>,
+    /// Offsets that compaction may have taken.
+    pub(crate) gone: BTreeSet<i64>,
+    /// From when on it may take a tombstone or a transaction's end, at the earliest.
+    pub(crate) horizons: BTreeMap<i64, i64>,
 }
 
 impl PartitionModel {
     /// Notes records given offsets from `base` on. A base below the end is a tail that was cut.
-    pub(crate) fn appended(&mut self, base: i64, epoch: i32, values: &[Vec<u8>]) {
+    pub(crate) fn appended(&mut self, base: i64, epoch: i32, values: &[Vec<u8>], now_ms: i64) {
         assert!(base <= self.end, "offset {base} leaves a gap after {}", self.end);
         self.cut(base);
+        self.appended_ms.resize(base as usize + values.len(), now_ms);
+        self.appended_ms[base as usize..].fill(now_ms);
         for (i, value) in values.iter().enumerate() {
             let entry = Entry { epoch, value: value.clone() };
             match self.history.get_mut(base as usize + i) {
@@ -84,8 +93,21 @@ impl PartitionModel {
         self.truncating = None;
         self.end = self.end.min(end);
         self.history.truncate(end as usize);
+        self.gone.split_off(&end);
+        self.horizons.split_off(&end);
         self.sent.retain(|sent| sent.base < end);
         self.pending.retain(|(_, last)| *last <= end);
+    }
+
+    /// Whether this offset never had a record, or may not have had one.
+    pub(crate) fn was_hole(&self, offset: i64) -> bool {
+        let candidates = &self.history[offset as usize];
+        let is_hole = |entry: &Entry| entry.value == HOLE;
+        if offset < self.acked_end {
+            candidates.last().is_some_and(is_hole)
+        } else {
+            candidates.iter().any(is_hole)
+        }
     }
 
     /// The last batch of producers that is not cut off.
@@ -98,6 +120,15 @@ impl PartitionModel {
         self.history.resize(end as usize, vec![]);
         for (offset, entry) in found {
             self.history[*offset as usize] = vec![entry.clone()];
+        }
+        // Where there is no record, there is a hole, or it was acknowledged and compaction took it.
+        for at in start..end {
+            if found.binary_search_by_key(&at, |(offset, _)| *offset).is_err() {
+                let candidates = &mut self.history[at as usize];
+                let hole = candidates.iter().rposition(|entry| entry.value == HOLE);
+                let last = hole.or(candidates.len().checked_sub(1));
+                *candidates = last.map(|last| candidates.swap_remove(last)).into_iter().collect();
+            }
         }
         self.end = end;
         self.truncating = None;

@@ -11,7 +11,7 @@ use headwater_log::metadata::Durability;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Points that a stop of the script can be.
-const POINTS: [(u32, &str); 18] = [
+const POINTS: [(u32, &str); 23] = [
     (1, "before the journal is written"),
     (2, "a cycle is written and torn, or dropped"),
     (3, "a cycle is written, not synced, and there"),
@@ -27,6 +27,11 @@ const POINTS: [(u32, &str); 18] = [
     (131, "a log start is synced, its segment not removed"),
     (132, "a deletion is synced, the folder not moved"),
     (133, "a truncation is synced, the file not cut"),
+    (134, "a swap is synced in the journal, no file of it changed"),
+    (135, "a swap's output is in its place, an input is not removed"),
+    (136, "an output is written in part, or whole and not synced"),
+    (137, "an output is synced, its swap is not journalled"),
+    (138, "a swap is carried out, no checkpoint covers it"),
     (14, "a topic made again, frames of its former life in the journal"),
     (15, "a shorter append behind a truncation"),
     (22, "a transaction's marker is in some of its partitions only"),
@@ -66,6 +71,9 @@ struct Past<'a> {
     made_again: bool,
     truncated: bool,
     marker: bool,
+    /// An output is whole and synced under a name of its own, or its swap is.
+    output: bool,
+    swapped: bool,
 }
 
 #[test]
@@ -187,9 +195,11 @@ impl<'a> Past<'a> {
         if change.is("create", ".log") {
             points.push(12);
         }
+        points.extend(self.swap(change, next));
         let (made_again, truncated, marker) = flags;
+        let removed = next_is("remove", ".log") && !change.is("rename", ".cleaned");
         for (point, now) in [
-            (131, next_is("remove", ".log")),
+            (131, removed),
             (132, synced && next_is("rename", ".deleted")),
             (133, synced && next_is("truncate", ".log")),
             (14, synced && made_again),
@@ -199,6 +209,35 @@ impl<'a> Past<'a> {
             if now {
                 points.push(point);
             }
+        }
+        points
+    }
+
+    /// Stops within a swap: an output is written, synced, its folder too, its frame; hints go, it is renamed, inputs go.
+    fn swap(&mut self, change: &Change<'_>, next: Option<&Change<'_>>) -> Vec<u32> {
+        let mut points = Vec::new();
+        if change.is("create", ".cleaned") || change.is("write", ".cleaned") {
+            points.push(136);
+        }
+        if change.is("sync", ".cleaned") {
+            self.output = true;
+        }
+        if change.is("rename", ".cleaned") {
+            self.swapped = true;
+            if next.is_some_and(|next| next.is("remove", ".log")) {
+                points.push(135);
+            }
+        }
+        if self.output && self.synced_cycle {
+            self.output = false;
+            points.push(134);
+        } else if self.output {
+            points.push(137);
+        }
+        if change.is("write", "catalog.") {
+            self.swapped = false;
+        } else if self.swapped {
+            points.push(138);
         }
         points
     }

@@ -3,6 +3,7 @@
 
 use crate::TOPICS;
 use crate::crash::case;
+use crate::model::TopicModel;
 use crate::replica::Replica;
 use crate::sim::{End, Random, Sim, settings};
 use crate::step::Step;
@@ -10,7 +11,7 @@ use crate::transactions::PRODUCERS;
 use headwater_log::Share;
 use headwater_log::batch::compression::{Codec, Compression};
 use headwater_log::disk::fake::{Fault, Outcome};
-use headwater_log::metadata::{Durability, TopicSettings};
+use headwater_log::metadata::{Cleanup, Durability, TopicSettings};
 
 const SEEDS: u64 = 300;
 
@@ -21,14 +22,22 @@ fn random_lives() {
         Some(seed) => seed..seed + 1,
         None => 0..number("HEADWATER_SEEDS").unwrap_or(SEEDS),
     };
+    let many = seeds.end - seeds.start >= SEEDS;
+    let mut compacted = (0, 0);
     for seed in seeds {
         let replay =
             format!("HEADWATER_SEED={seed} cargo test -p headwater-log --test suite random_lives");
-        case(&replay, || lives(seed));
+        case(&replay, || {
+            let (passes, bytes) = lives(seed);
+            compacted = (compacted.0 + passes, compacted.1 + bytes);
+        });
     }
+    println!("compaction: {} passes took {} bytes", compacted.0, compacted.1);
+    assert!(!many || compacted.0 > SEEDS / 2 && compacted.1 > 50 * SEEDS, "{compacted:?}");
 }
 
-fn lives(seed: u64) {
+/// Answers with what compaction did: its passes, and by how many bytes the log got smaller.
+fn lives(seed: u64) -> (u64, u64) {
     let mut random = Random(seed);
     let mut sim = Sim::new(seed);
     sim.options.journal_files = 2 + random.below(3) as u32;
@@ -42,6 +51,7 @@ fn lives(seed: u64) {
     if random.below(3) == 0 {
         sim.options.min_free = Some(Share::Bytes(40_000));
     }
+    let mut compacted = (0, 0);
     let mut end = End::Kill;
     // The directory that the log has gone on without: until it is back, the other one must not fail too.
     let mut behind = None;
@@ -88,9 +98,15 @@ fn lives(seed: u64) {
                     }
                     _ => step(&mut random, &sim),
                 };
+                // What no checkpoint covers is not compacted.
+                if matches!(step, Step::Compact { .. }) && random.below(2) == 0 {
+                    sim.step(&Step::Checkpoint);
+                }
                 sim.step(&step);
             }
             behind = behind.or_else(|| lost(&sim));
+            let stats = sim.log().stats().compaction;
+            compacted = (compacted.0 + stats.passes, compacted.1 + stats.removed_bytes);
         } else {
             let reason = sim.disk.is_stopped() || sim.disk.has_failed() || sim.tight;
             assert!(reason, "no reason not to open: {opened:?}");
@@ -117,6 +133,7 @@ fn lives(seed: u64) {
     let directories = sim.log().stats().directories;
     let lost = directories.iter().filter(|d| d.offline.is_some());
     assert_eq!(lost.count(), 0, "all are back: {directories:?}");
+    compacted
 }
 
 /// Names of the data directories, as they are configured.
@@ -135,7 +152,13 @@ fn any_settings(random: &mut Random) -> TopicSettings {
     TopicSettings {
         retention_ms: (random.below(4) == 0).then_some(3_000),
         retention_bytes: (random.below(4) == 0).then_some(12_000),
-        segment_bytes: [4 << 10, 8 << 10, 64 << 10][random.below(3) as usize],
+        cleanup: [Cleanup::Delete, Cleanup::Delete, Cleanup::Compact, Cleanup::CompactAndDelete]
+            [random.below(4) as usize],
+        compaction_lag_ms_min: [0, 0, 1_000][random.below(3) as usize],
+        compaction_lag_ms_max: (random.below(4) == 0).then_some(2_000),
+        delete_retention_ms: [0, 500, 3_000][random.below(3) as usize],
+        dirty_ratio_permille: [1, 500][random.below(2) as usize],
+        segment_bytes: [2 << 10, 8 << 10, 64 << 10][random.below(3) as usize],
         segment_ms: [2_000, 3_600_000][random.below(2) as usize],
         compression: Compression {
             codec: Codec::from_number(random.below(5) as u8).expect("there are five"),
@@ -176,8 +199,29 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
             return Step::Room { kib: (random.below(3) > 0).then_some(kib) };
         }
         2 => return Step::Hold { topic, partition, eighths: random.below(9) as u32 },
+        3 | 4 => return Step::Compact { between: vec![] },
+        5 => {
+            let between = (0..random.below(6)).map(|_| plain_step(random, sim));
+            return Step::Compact { between: between.collect() };
+        }
         _ => {}
     }
+    plain(random, model, topic, partition)
+}
+
+/// Any step but compaction, which is not begun twice at a time.
+fn plain_step(random: &mut Random, sim: &Sim) -> Step {
+    loop {
+        let step = step(random, sim);
+        if !matches!(step, Step::Compact { .. }) {
+            return step;
+        }
+    }
+}
+
+fn plain(random: &mut Random, model: &TopicModel, topic: &'static str, partition: usize) -> Step {
+    let count = model.partitions.len();
+    let (records, bytes) = (1 + random.below(6) as usize, random.below(500) as usize);
     match random.below(40) {
         0 => Step::Delete { topic },
         1 if count < 5 => Step::Grow { topic, partitions: count as u32 + 1 },

@@ -46,7 +46,9 @@ impl Sim {
             let limited =
                 |s: &TopicSettings| s.retention_ms.is_some() || s.retention_bytes.is_some();
             let scarce = self.options.max_bytes.is_some() || self.options.min_free.is_some();
-            if scarce || topic.settings.iter().any(limited) {
+            // Never of a topic that only compacts.
+            let deletes = topic.settings.iter().any(|s| s.cleanup.deletes());
+            if deletes && (scarce || topic.settings.iter().any(limited)) {
                 for partition in &mut topic.partitions {
                     // Never what an uplink still owes.
                     let limit = partition.end.min(partition.held.unwrap_or(i64::MAX));

@@ -1,14 +1,16 @@
 //! A log on the fake disk, driven step by step, and checked against the ledger after every step and crash.
 
+use crate::keys::{key_of, text_of};
+use crate::lookup::timestamp_of;
 use crate::model::{Entry, Model, PartitionModel};
-use crate::replica::HOLE;
 use crate::transactions::marker_value;
 use headwater_log::batch;
 use headwater_log::clock::fake::FakeClock;
 use headwater_log::disk::fake::FakeDisk;
 use headwater_log::metadata::{Durability, TopicSettings};
 use headwater_log::{
-    DirectoryStats, Log, LogOptions, OpenError, Partition, ReadError, ReadLimit, Recovery, Role,
+    CompactionOptions, DirectoryStats, Log, LogOptions, OpenError, Partition, ReadError, ReadLimit,
+    Recovery, Role,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,7 +61,8 @@ pub(crate) fn options() -> LogOptions {
         topics_max: 100,
         partitions_max: 1_000,
         max_bytes: None,
-        compaction: Default::default(),
+        // Keys are few: a map of the smallest size has room for all.
+        compaction: CompactionOptions { memory_bytes: 0, bytes_per_second: None },
         min_free: None,
     }
 }
@@ -72,6 +75,8 @@ pub(crate) fn settings(durability: Durability) -> TopicSettings {
         segment_bytes: 8 << 10,
         segment_ms: 3_600_000,
         batch_bytes_max: 4 << 10,
+        delete_retention_ms: 3_000,
+        dirty_ratio_permille: 1,
         ..TopicSettings::default()
     }
 }
@@ -179,25 +184,21 @@ pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, R
     };
     loop {
         let read = partition.read(from, 3_000, limit)?;
-        if read.batches.is_empty() {
-            assert_eq!(read.next, from);
+        if read.batches.is_empty() && read.next == from {
             break;
         }
         for bytes in &read.batches {
             let header = batch::verify(bytes).expect("a served batch is whole");
-            if header.record_count == 0 {
-                let epoch = header.partition_leader_epoch;
-                let hole = |at| (at, Entry { epoch, value: HOLE.to_vec() });
-                let offsets = header.base_offset.max(start.get())..=header.last_offset();
-                found.extend(offsets.map(hole));
-            }
             for record in batch::records(bytes).expect("a served batch is whole") {
                 let record = record.expect("a served record is whole");
                 if record.offset >= start.get() {
                     let value = match header.is_control() {
                         true => marker_value(&header, bytes),
-                        false => record.value.expect("no tombstones here").to_vec(),
+                        false => text_of(&record),
                     };
+                    let (key, time) = (key_of(&value), timestamp_of(&value));
+                    assert!(header.is_control() || record.key.as_deref() == key.as_deref());
+                    assert_eq!(record.timestamp_ms, time, "offset {}", record.offset);
                     found.push((
                         record.offset,
                         Entry { epoch: header.partition_leader_epoch, value },

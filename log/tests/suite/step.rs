@@ -109,6 +109,10 @@ pub(crate) enum Step {
     Commit,
     /// One turn of the housekeeping thread.
     Housekeep,
+    /// Compaction of all that is due, with these steps between its pieces.
+    Compact {
+        between: Vec<Step>,
+    },
     /// A checkpoint.
     Checkpoint,
 }
@@ -162,6 +166,7 @@ impl Sim {
                 self.allow_retention();
                 self.log().step_upkeep();
             }
+            Step::Compact { ref between } => self.compact(between),
             // An error takes the log offline, which shows.
             Step::Checkpoint => drop(self.log().step_checkpoint()),
         }

@@ -7,7 +7,7 @@ use crate::clients::client_batch;
 use crate::crash::case;
 use crate::lookup::timestamp_of;
 use crate::model::{Entry, PartitionModel};
-use crate::sim::{End, Random, Sim, settings};
+use crate::sim::{End, Random, Sim, settings, try_read_all};
 use crate::step::Step;
 use bytes::{Bytes, BytesMut};
 use headwater_log::batch::marker::{EndTransaction, TransactionMarker, end_of};
@@ -48,6 +48,25 @@ fn transactional(producer: i64, sequence: i32, values: &[Vec<u8>]) -> BytesMut {
     bytes
 }
 
+/// What a text says before its first `~`, and the producer behind that.
+fn read_text(text: &[u8]) -> Option<(&str, i64)> {
+    let mut parts = text.split(|byte| matches!(byte, b'~' | b'|'));
+    let kind = std::str::from_utf8(parts.next()?).ok()?;
+    let producer = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+    Some((kind, producer))
+}
+
+/// The producer in whose transaction a record is.
+pub(crate) fn owner_of(text: &[u8]) -> Option<i64> {
+    read_text(text).filter(|(kind, _)| *kind == "txn").map(|(_, producer)| producer)
+}
+
+/// The producer whose transaction ends here.
+pub(crate) fn marked_by(text: &[u8]) -> Option<i64> {
+    let end = read_text(text).filter(|(kind, _)| matches!(*kind, "commit" | "abort"));
+    end.map(|(_, producer)| producer)
+}
+
 /// What a history says of transactions.
 #[derive(Debug, Default)]
 pub(crate) struct Naive {
@@ -56,8 +75,8 @@ pub(crate) struct Naive {
     aborted: Vec<(i64, i64, i64)>,
     /// Offset and producer of each transactional record that is not decided, then of each that was committed.
     undecided: Vec<(i64, i64)>,
-    /// Offsets that readers of committed data see.
-    shown: Vec<i64>,
+    /// Offsets that readers of committed data see, rising.
+    pub(crate) shown: Vec<i64>,
 }
 
 impl Naive {
@@ -79,15 +98,12 @@ impl Naive {
     }
 
     fn take(&mut self, at: i64, entry: &Entry) {
-        let text = String::from_utf8_lossy(&entry.value);
-        let mut parts = text.split(['~', '|']);
-        let (kind, producer) = (parts.next(), parts.next().and_then(|id| id.parse::<i64>().ok()));
-        match (kind, producer) {
-            (Some("txn"), Some(producer)) => {
+        match read_text(&entry.value) {
+            Some(("txn", producer)) => {
                 self.open.entry(producer).or_insert(at);
                 self.undecided.push((at, producer));
             }
-            (Some(kind @ ("commit" | "abort")), Some(producer)) => {
+            Some((kind @ ("commit" | "abort"), producer)) => {
                 let first = self.open.remove(&producer);
                 if let Some(first) = first.filter(|_| kind == "abort") {
                     self.aborted.push((producer, first, at));
@@ -126,23 +142,41 @@ pub(crate) fn check_committed(
     let forgotten = first_left.map_or(end, |first| first.max(start));
     let stable = if p.last_stable.get() == forgotten { forgotten } else { stable };
     assert_eq!(p.last_stable.get(), stable, "{name}: {naive:?}");
+    let present: Vec<i64> = try_read_all(partition)?.into_iter().map(|(at, _)| at).collect();
     for from in [start, start + (stable - start) / 2, stable] {
         let overlaps = |(_, first, last): &(i64, i64, i64)| *last >= from && *first < stable;
         // Of one that began below the log start a list made anew does not know where it began, nor, if nothing is left of
         // it, that it was: what is read tells whether enough is known.
         let whole = |txn: &(i64, i64, i64)| !naive.began_below(start, txn.2);
         let known = naive.aborted.iter().filter(|txn| overlaps(txn) && whole(txn));
-        let mut wanted: Vec<_> = known.copied().collect();
+        let known: Vec<_> = known.copied().collect();
         let found = partition.aborted(offset(from), offset(stable))?;
         let found = found.iter().map(|txn| (txn.producer_id, txn.first.get(), txn.last.get()));
         let mut found: Vec<_> = found.filter(whole).collect();
-        wanted.sort_unstable();
         found.sort_unstable();
-        assert_eq!(found, wanted, "{name} from {from}: {naive:?}");
+        assert!(found.is_sorted_by(|a, b| a < b), "{name} from {from}: {found:?} twice");
+        // A list made anew knows of what compaction has left, and where that begins.
+        let is_of = |txn: &(i64, i64, i64), whole: &(i64, i64, i64)| {
+            (txn.0, txn.2) == (whole.0, whole.2)
+                && (txn.1 == whole.1 || txn.1 > whole.1 && !model.gone.is_empty())
+        };
+        let all_known = found.iter().all(|txn| known.iter().any(|whole| is_of(txn, whole)));
+        assert!(all_known, "{name} from {from}: {found:?}, {naive:?}");
+        // Nobody needs to know of one of which compaction left nothing.
+        let is_left = |(producer, first, last): &&(i64, i64, i64)| {
+            let mine = |at: i64| {
+                (*first..*last).contains(&at) && owner_of(model.text(at)) == Some(*producer)
+            };
+            model.gone.is_empty() || present.iter().any(|at| mine(*at))
+        };
+        for txn in known.iter().filter(is_left) {
+            let told = found.iter().any(|found| is_of(found, txn));
+            assert!(told, "{name} from {from}: {txn:?} of {naive:?} in {found:?}");
+        }
     }
-    let wanted: Vec<i64> =
-        naive.shown.iter().copied().filter(|at| (start..stable).contains(at)).collect();
-    assert_eq!(read_committed(partition)?, wanted, "{name}");
+    let is_there = |at: &i64| present.binary_search(at).is_ok();
+    let wanted = naive.shown.iter().filter(|at| (start..stable).contains(at) && is_there(at));
+    assert_eq!(read_committed(partition)?, wanted.copied().collect::<Vec<i64>>(), "{name}");
     Ok(())
 }
 
@@ -153,7 +187,7 @@ fn read_committed(partition: &Partition) -> Result<Vec<i64>, ReadError> {
     loop {
         let read = partition.read(from, 3_000, ReadLimit::LastStable)?;
         assert!(read.next <= read.positions.last_stable, "{partition:?} from {from}");
-        if read.batches.is_empty() {
+        if read.batches.is_empty() && read.next == from {
             return Ok(seen);
         }
         for bytes in &read.batches {
@@ -161,7 +195,8 @@ fn read_committed(partition: &Partition) -> Result<Vec<i64>, ReadError> {
             if header.is_control() || read.aborted.iter().any(|txn| txn.covers(&header)) {
                 continue;
             }
-            let offsets = header.base_offset..=header.last_offset();
+            let records = batch::records(bytes).expect("a served batch is whole");
+            let offsets = records.map(|record| record.expect("a served record is whole").offset);
             seen.extend(offsets.filter(|at| *at >= start.get()));
         }
         from = read.next;
@@ -187,7 +222,11 @@ impl Sim {
         // The log's own word for it: whether it is right is what the other producer's steps find out.
         let known = target.producers().into_iter().find(|p| p.id == producer);
         let sequence = known.map_or(0, |p| p.last_sequence + 1);
-        match target.append_batch(transactional(producer, sequence, &values)) {
+        let appended = target.append_batch(transactional(producer, sequence, &values));
+        if self.is_keyless(topic, &values, &appended) {
+            return;
+        }
+        match appended {
             Ok(appended) => {
                 assert!(!appended.duplicate);
                 self.note(topic, partition, appended.base, appended.last, &values);
