@@ -166,11 +166,22 @@ fn data_dirs(v: &Values, problems: &mut Problems) -> Vec<PathBuf> {
     all.iter().map(|(text, _)| PathBuf::from(text)).collect()
 }
 
+/// A whole filesystem that is to stay free would take all that is stored.
+fn min_free(v: &Values, problems: &mut Problems) -> DiskBudget {
+    let min_free = v.budget("min_free").unwrap_or(DiskBudget::Percent(2));
+    if min_free == DiskBudget::Percent(100) {
+        let message = "is all of the filesystem: nothing could be stored".to_owned();
+        let help = "it could be 1% to 99%, or a size".to_owned();
+        problems.add(v.origin("min_free"), &v.path_of("min_free"), message, Some(help));
+    }
+    min_free
+}
+
 fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
     Storage {
         dirs: data_dirs(v, problems),
         max_bytes: v.budget("max_bytes").unwrap_or(DiskBudget::Percent(80)),
-        min_free: v.budget("min_free").unwrap_or(DiskBudget::Percent(2)),
+        min_free: min_free(v, problems),
         commit_delay: time(v, "commit_delay"),
         commit_delay_max: time(v, "commit_delay_max"),
         journal_bytes_per_day: v.bytes("journal_bytes_per_day").flatten(),

@@ -204,6 +204,11 @@ fn every_kind_of_wrong_file_is_explained() {
             "[storage]\ndirs = [\"/a/b\", \"/a\"]",
             &["headwater.toml:2:17: storage.dirs: names /a and /a/b, one within the other"],
         ),
+        (
+            "nothing to be stored",
+            "[storage]\nmin_free = \"100%\"",
+            &["headwater.toml:2:12: storage.min_free: is all of the filesystem", "1% to 99%"],
+        ),
         ("no directory", "[storage]\ndirs = []", &["storage.dirs: names 0 directories"]),
         ("bad share", "[storage]\nmax_bytes = \"120%\"", &["from 1% to 100%"]),
         ("bad choice", "[logging]\nformat = \"xml\"", &["\"human\" or \"json\""]),

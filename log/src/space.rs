@@ -17,6 +17,7 @@
 //! Neighbours: `retention` runs it and removes files, `partition` says what it has, the bridge writes the ledger.
 
 use crate::directory::Directory;
+use crate::disk::Space;
 use crate::partition::Partition;
 use crate::{Offset, PartitionId, TopicName};
 use std::collections::BTreeMap;
@@ -42,6 +43,11 @@ impl Share {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => total_bytes / 100 * u64::from(percent),
         }
+    }
+
+    /// Whether that could be free on the filesystem with nothing on it. If not it is a slip, and not worth all that is stored.
+    pub(crate) fn can_stay_free(self, space: Space) -> bool {
+        self.of(space.total_bytes) < space.total_bytes / 100 * 100
     }
 }
 
@@ -98,8 +104,10 @@ impl Directory {
             let used: u64 = partitions.iter().map(|p| p.disk_bytes()).sum();
             used.saturating_sub(dead).saturating_sub(limit)
         });
-        let over_free = options.min_free.and_then(of).zip(space).map_or(0, |(limit, space)| {
-            limit.saturating_sub(space.free_bytes).saturating_sub(dead)
+        let min_free =
+            options.min_free.zip(space).filter(|(share, space)| share.can_stay_free(*space));
+        let over_free = min_free.map_or(0, |(share, space)| {
+            share.of(space.total_bytes).saturating_sub(space.free_bytes).saturating_sub(dead)
         });
         over_max.max(over_free)
     }

@@ -218,6 +218,16 @@ impl Opening {
                 }
             };
             let shared = Shared::new(&self.common, number, path, sizes.budget, log_clock_ms);
+            if missing.is_none()
+                && let (Some(limit), Ok(space)) =
+                    (self.options.min_free, shared.disk.space(&shared.path))
+                && !limit.can_stay_free(space)
+            {
+                self.say(
+                    &shared.path,
+                    "`min_free` is more than its filesystem has: it is not kept",
+                );
+            }
             if let Some(why) = missing {
                 self.say(&shared.path, &format!("it is not in use: {why}"));
                 shared.go_offline(why);

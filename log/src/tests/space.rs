@@ -96,6 +96,27 @@ fn somebody_else_who_fills_the_filesystem_makes_the_oldest_go_early() {
 }
 
 #[test]
+fn more_room_than_the_filesystem_has_takes_nothing_and_is_said() {
+    let mut rig = Rig::new();
+    rig.disk.set_capacity(Some(8 << 20));
+    for slip in [Share::Bytes(100 << 30), Share::Percent(100)] {
+        rig.options.min_free = Some(slip);
+        let (log, recovery) = rig.open();
+        assert!(recovery.findings.iter().any(|f| f.contains("min_free")), "{recovery:?}");
+        if log.topic("t").is_none() {
+            let p = &topic(&log, "t", 1, settings())[0];
+            fill(&rig, &log, p, 1500);
+        }
+        log.step_checkpoint().unwrap();
+        rig.clock.advance_ms(6000);
+        log.step_upkeep();
+        assert!(log.take_early_removals().is_empty());
+        assert_eq!(first(&log).positions().log_start, Offset::ZERO);
+        log.step_close().unwrap();
+    }
+}
+
+#[test]
 fn segments_that_no_checkpoint_has_sealed_go_after_the_next_one() {
     let mut rig = Rig::new();
     rig.options.max_bytes = Some(Share::Bytes(20_000));
