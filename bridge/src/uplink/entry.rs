@@ -2,7 +2,7 @@
 //! ahead, and the checkpoints on their way to the disk.
 
 use super::checkpoint::{Key, Target};
-use super::mirror::{Mirror, Note, Now, Timing};
+use super::mirror::{Mirror, Note, Now, Passed, Timing};
 use super::store::{Store, Written};
 use bytes::Bytes;
 use headwater_log::batch::BatchHeader;
@@ -18,7 +18,7 @@ const LOG_AGAIN_MS: u64 = 600_000;
 struct Buffered {
     header: BatchHeader,
     bytes: Bytes,
-    /// The end of a transaction, or a part of an aborted one: not for the centre.
+    /// The end of a transaction, a part of an aborted one, or without a record: not for the centre.
     left_out: bool,
 }
 
@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) mirror: Mirror,
     buffer: VecDeque<Buffered>,
     buffer_bytes: usize,
+    /// Offsets were just passed over: the anchor behind them waits to be made durable.
+    pub(crate) passed_over: bool,
     /// A read of the disk is under way.
     pub(crate) reading: bool,
     /// A read failed: not again before this moment.
@@ -86,6 +88,7 @@ impl Entry {
             mirror,
             buffer: VecDeque::new(),
             buffer_bytes: 0,
+            passed_over: false,
             reading: false,
             read_after_ms: 0,
             damage: None,
@@ -151,7 +154,9 @@ impl Entry {
                 format!("a batch of {} {}: {e}", self.source.topic(), self.source.id())
             })?;
             self.buffer_bytes += bytes.len();
-            let left_out = header.is_control() || read.aborted.iter().any(|t| t.covers(&header));
+            let left_out = header.is_control()
+                || header.record_count == 0
+                || read.aborted.iter().any(|t| t.covers(&header));
             self.buffer.push_back(Buffered { header, bytes, left_out });
         }
         Ok(())
@@ -267,7 +272,7 @@ impl Entry {
                         );
                     }
                 }
-                Note::Skipped { from, to, control: false } => tracing::warn!(
+                Note::Skipped { from, to, passed: Passed::Lost } => tracing::warn!(
                     uplink,
                     topic,
                     partition,
@@ -366,5 +371,8 @@ fn is_news(logged: &mut Option<(String, u64)>, reason: &str, now: Now) -> bool {
 fn first_timestamp_ms(source: &Partition, offset: Offset) -> Option<i64> {
     let read = source.read(offset, 1, ReadLimit::SyncedAndStable).ok()?;
     let first = read.batches.first()?;
-    BatchHeader::parse(first).ok().map(|header| header.base_timestamp)
+    let header = BatchHeader::parse(first).ok()?;
+    // A delete horizon stands where the base timestamp was (KIP-534).
+    let horizon = header.delete_horizon_ms().is_some();
+    Some(if horizon { header.max_timestamp } else { header.base_timestamp })
 }

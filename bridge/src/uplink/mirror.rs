@@ -17,12 +17,16 @@
 //! be duplicates. A new id is taken only when the centre refuses the old one, and after those requests can
 //! no longer be under way, or when the data directory came from another machine: a twin of it may use the old one.
 //!
+//! What compaction took. A batch with holes is sent with its records alone (`batch::dense`), so it takes fewer sequences than
+//! offsets: the mirror then stands *inside* it, behind as many offsets as there were records, and passes over the rest in a recorded
+//! step, with a new anchor, before anything else is sent. Whatever a crash leaves of that, the sequences tell where it stands.
+//!
 //! Neighbours: `task` drives it, `centre` gathers the [`Evidence`], `checkpoint` is its durable part.
 
 mod resume;
 mod vocabulary;
 
-pub(crate) use vocabulary::{Answer, Evidence, Note, Now, Offer, Question, Timing, Want};
+pub(crate) use vocabulary::{Answer, Evidence, Note, Now, Offer, Passed, Question, Timing, Want};
 
 use super::checkpoint::{Anchor, Cause, Checkpoint, Step, Target};
 use super::sequence::Sequence;
@@ -63,6 +67,7 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Flight {
     base: i64,
+    /// Behind its records, had they no holes between them.
     end: i64,
     epoch: LeaderEpoch,
     bytes: u64,
@@ -288,43 +293,51 @@ impl Mirror {
         if self.remembered && !self.old { WINDOW } else { 1 }
     }
 
-    /// The batch for [`Want::Batch`], of `size_bytes`.
-    pub(crate) fn offer(&mut self, header: &BatchHeader, size_bytes: usize, now: Now) -> Offer {
-        let end = header.last_offset() + 1;
-        let (producer, sequence) = match self.line_up(header, now) {
+    /// The batch for [`Want::Batch`], of `size_bytes`; of one with holes the records alone are sent. `source_start` is the first
+    /// offset that the source still has.
+    pub(crate) fn offer(
+        &mut self,
+        header: &BatchHeader,
+        size_bytes: usize,
+        source_start: i64,
+        now: Now,
+    ) -> Offer {
+        let whole_end = header.last_offset() + 1;
+        let (producer, sequence) = match self.line_up(header, source_start, now) {
             Ok(address) => address,
             Err(answer) => return answer,
         };
-        if header.is_control() {
-            return self.skip_to(end, epoch_of(header), true);
+        if header.is_control() || header.record_count == 0 {
+            return self.skip_to(whole_end, epoch_of(header), Passed::LeftOut);
         }
-        if header.record_count != header.last_offset_delta + 1 {
-            let reason = format!(
-                "the batch at {} has been compacted; batches with gaps cannot be mirrored as they are",
-                header.base_offset
-            );
-            self.halt(reason, now);
-            return Offer::Drop;
-        }
+        let end = end_of_records(header);
         self.probe_end = None;
         self.next = end;
+        // A delete horizon stands where the base timestamp was (KIP-534).
+        let horizon = header.delete_horizon_ms().is_some();
         self.flight.push_back(Flight {
             base: header.base_offset,
             end,
             epoch: epoch_of(header),
             bytes: size_bytes as u64,
-            timestamp_ms: header.base_timestamp,
+            timestamp_ms: if horizon { header.max_timestamp } else { header.base_timestamp },
             old: self.old,
             answer: None,
         });
         Offer::Send { producer, sequence }
     }
 
-    /// The batch for [`Want::Batch`], and all up to `to`, are nothing to mirror: ends of transactions, and what was aborted.
-    /// Passed over at once, in one recorded step.
-    pub(crate) fn leave_out(&mut self, header: &BatchHeader, to: i64, now: Now) -> Offer {
-        match self.line_up(header, now) {
-            Ok(_) => self.skip_to(to, epoch_of(header), true),
+    /// The batch for [`Want::Batch`], and all up to `to`, are nothing to mirror: ends of transactions, what was aborted, and what
+    /// compaction emptied. Passed over at once, in one recorded step.
+    pub(crate) fn leave_out(
+        &mut self,
+        header: &BatchHeader,
+        to: i64,
+        source_start: i64,
+        now: Now,
+    ) -> Offer {
+        match self.line_up(header, source_start, now) {
+            Ok(_) => self.skip_to(to, epoch_of(header), Passed::LeftOut),
             Err(answer) => answer,
         }
     }
@@ -333,6 +346,7 @@ impl Mirror {
     fn line_up(
         &mut self,
         header: &BatchHeader,
+        source_start: i64,
         now: Now,
     ) -> Result<(ProducerIdentity, Sequence), Offer> {
         let sending =
@@ -342,7 +356,7 @@ impl Mirror {
         if !sending || self.flight.len() >= self.window() {
             return Err(Offer::Later);
         }
-        let end = header.last_offset() + 1;
+        let end = end_of_records(header);
         let Some(checkpoint) = &self.checkpoint else { return Err(Offer::Drop) };
         let floor = checkpoint.anchor.source.offset.get();
         if let Some(expected) = self.probe_end {
@@ -350,7 +364,7 @@ impl Mirror {
                 return Err(self.differs(header, now));
             }
         } else if header.base_offset != self.next {
-            return Err(self.jump(header, now));
+            return Err(self.jump(header, source_start, now));
         }
         Ok((checkpoint.producer, checkpoint.sequence_at(header.base_offset)))
     }
@@ -360,13 +374,19 @@ impl Mirror {
     }
 
     /// The stored batches do not begin where the mirror stands.
-    fn jump(&mut self, header: &BatchHeader, now: Now) -> Offer {
+    fn jump(&mut self, header: &BatchHeader, source_start: i64, now: Now) -> Offer {
         if header.base_offset > self.next {
-            return self.skip_to(header.base_offset, epoch_of(header), false);
+            // The log's reader passes over offsets in silence only where compaction took them; all else it tells.
+            return self.skip_to(header.base_offset, epoch_of(header), Passed::Compacted);
         }
         let untouched = self.checkpoint.as_ref().is_some_and(|c| {
             c.acked.offset == c.anchor.source.offset && c.acked.offset.get() == self.next
         });
+        // All its records are in the centre, fewer than it has offsets. (At the start of the log it may as well be that nothing is.)
+        let sent = header.has_holes() && end_of_records(header) == self.next;
+        if sent && (!untouched || source_start < self.next) {
+            return self.skip_to(header.last_offset() + 1, epoch_of(header), Passed::Compacted);
+        }
         if untouched && self.flight.is_empty() && !self.remembered {
             // Nothing was sent under this anchor, and the log starts inside a batch: begin with all of it.
             return self.move_anchor(header.base_offset, epoch_of(header), None);
@@ -391,7 +411,7 @@ impl Mirror {
     }
 
     /// The source has nothing (to mirror) between where the mirror stands and `to`.
-    pub(crate) fn skip_to(&mut self, to: i64, epoch: LeaderEpoch, control: bool) -> Offer {
+    pub(crate) fn skip_to(&mut self, to: i64, epoch: LeaderEpoch, passed: Passed) -> Offer {
         if !self.can_skip() {
             return Offer::Later;
         }
@@ -405,7 +425,7 @@ impl Mirror {
         if to <= from {
             return Offer::Drop;
         }
-        self.notes.push(Note::Skipped { from, to, control });
+        self.notes.push(Note::Skipped { from, to, passed });
         self.move_anchor(to, epoch, Some(from))
     }
 
@@ -417,7 +437,10 @@ impl Mirror {
         let sequence = checkpoint.sequence_at(self.next);
         let source = Position { epoch, offset };
         checkpoint.anchor = Anchor { source, sequence };
-        checkpoint.acked = source;
+        // What the centre lost and gets again was acknowledged beyond it.
+        if checkpoint.acked.offset < offset || skipped.is_none() {
+            checkpoint.acked = source;
+        }
         if let (Some(from), Some(delta)) = (skipped, checkpoint.delta()) {
             checkpoint.push_step(Step {
                 from: to,
@@ -460,17 +483,16 @@ impl Mirror {
             self.check_delta(&flight, target_base);
             let Some(checkpoint) = &mut self.checkpoint else { return };
             let Some(end) = Offset::new(flight.end) else { return };
-            if end <= checkpoint.acked.offset {
-                continue;
+            if end > checkpoint.acked.offset {
+                let before = flight.base.max(checkpoint.acked.offset.get());
+                self.acked_records += u64::try_from(flight.end - before).unwrap_or(0);
+                self.acked_bytes += flight.bytes;
+                checkpoint.acked = Position { epoch: flight.epoch, offset: end };
+                if let Some(delta) = checkpoint.delta() {
+                    checkpoint.floor = checkpoint.floor.max(flight.end.saturating_add(delta));
+                }
+                self.changed = true;
             }
-            let before = flight.base.max(checkpoint.acked.offset.get());
-            self.acked_records += u64::try_from(flight.end - before).unwrap_or(0);
-            self.acked_bytes += flight.bytes;
-            checkpoint.acked = Position { epoch: flight.epoch, offset: end };
-            if let Some(delta) = checkpoint.delta() {
-                checkpoint.floor = checkpoint.floor.max(flight.end.saturating_add(delta));
-            }
-            self.changed = true;
         }
     }
 
@@ -547,6 +569,11 @@ impl Mirror {
     pub(crate) fn ask_refresh(&mut self) {
         self.refresh = true;
     }
+}
+
+/// Behind the records of a batch, counted from its base: where the sequences stand once it is stored.
+fn end_of_records(header: &BatchHeader) -> i64 {
+    header.base_offset + i64::from(header.record_count)
 }
 
 fn epoch_of(header: &BatchHeader) -> LeaderEpoch {

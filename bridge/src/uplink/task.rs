@@ -199,6 +199,12 @@ impl Task {
         let asks = self.poll_entries(now, &mut wake, events);
         self.ask(asks, now, events);
         self.send(now, events);
+        // An anchor that this left to be made durable does not wait for an event: there may be none for a second.
+        let again =
+            self.entries.iter_mut().fold(false, |any, e| std::mem::take(&mut e.passed_over) | any);
+        if again {
+            wake = now.mono_ms;
+        }
         if now.mono_ms >= self.progress_at_ms {
             self.progress_at_ms = now.mono_ms + PROGRESS_MS;
             self.persist_progress();

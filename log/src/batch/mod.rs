@@ -22,6 +22,7 @@
 
 mod builder;
 pub mod compression;
+mod dense;
 pub mod marker;
 mod records;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod tests;
 pub(crate) mod varint;
 
 pub use builder::{BatchBuilder, Seal};
+pub use dense::dense;
 pub use records::{RecordView, Records, records};
 
 use crate::{LeaderEpoch, Offset};
@@ -254,6 +256,12 @@ impl BatchHeader {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         LENGTH_PREFIX_BYTES + usize::try_from(self.batch_length).unwrap_or(0)
+    }
+
+    /// Whether compaction took records out of it: its offsets have holes, or it has no record at all.
+    #[must_use]
+    pub fn has_holes(&self) -> bool {
+        i64::from(self.record_count) <= i64::from(self.last_offset_delta)
     }
 
     /// Offset of the last record (inclusive).

@@ -6,6 +6,7 @@ use headwater_kafka::client::ProducerIdentity;
 use headwater_log::{LeaderEpoch, Offset};
 
 mod moved;
+mod passed;
 mod world;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -65,7 +66,7 @@ impl Streaming {
 
     fn offer(&mut self, base: i64) -> Offer {
         self.now.mono_ms += 20_000;
-        self.mirror.offer(&header(base, 10, 100 * HOUR_MS), 1_000, self.now)
+        self.mirror.offer(&header(base, 10, 100 * HOUR_MS), 1_000, 0, self.now)
     }
 
     fn send(&mut self, base: i64) -> i32 {
@@ -228,44 +229,6 @@ fn somebody_elses_write_is_a_recorded_step() {
 }
 
 #[test]
-fn a_control_batch_and_a_deleted_range_are_recorded_steps() {
-    let mut s = Streaming::new();
-    s.store(10);
-    let marker = BatchHeader { attributes: 0x30, ..header(20, 1, 100 * HOUR_MS) };
-    assert_eq!(s.mirror.offer(&marker, 70, s.now), Offer::Drop);
-    let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
-    assert_eq!((anchor.anchor.source.offset.get(), anchor.anchor.sequence.get()), (21, 10));
-    s.mirror.durable();
-    assert_eq!(s.send(21), 10, "no sequence is left out");
-    s.answer(21, Answer::Stored(Some(510)));
-    assert_eq!(s.mirror.checkpoint.as_ref().unwrap().delta(), Some(489));
-    assert_eq!(s.offer(50), Offer::Drop, "31..50 was deleted");
-    let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
-    assert_eq!((anchor.acked.offset.get(), anchor.delta()), (50, Some(470)));
-    let notes = s.mirror.take_notes();
-    let control = Note::Skipped { from: 20, to: 21, control: true };
-    assert_eq!(notes, [control, Note::Skipped { from: 31, to: 50, control: false }]);
-}
-
-#[test]
-fn what_was_aborted_is_passed_over_in_one_step_when_nothing_is_under_way() {
-    let mut s = Streaming::new();
-    s.store(10);
-    s.send(20);
-    let aborted = header(30, 10, 100 * HOUR_MS);
-    assert_eq!(s.mirror.leave_out(&aborted, 75, s.now), Offer::Later, "20..30 is under way");
-    s.answer(20, Answer::Stored(Some(510)));
-    assert_eq!(s.mirror.leave_out(&aborted, 75, s.now), Offer::Drop);
-    let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
-    assert_eq!((anchor.anchor.source.offset.get(), anchor.anchor.sequence.get()), (75, 20));
-    s.mirror.durable();
-    assert_eq!(s.send(75), 20, "no sequence is left out");
-    s.answer(75, Answer::Stored(Some(520)));
-    assert_eq!(s.mirror.take_notes(), [Note::Skipped { from: 30, to: 75, control: true }]);
-    assert!(s.mirror.stopped().is_none());
-}
-
-#[test]
 fn a_target_made_anew_is_begun_anew() {
     let mut s = Streaming::new();
     s.store(10);
@@ -278,24 +241,6 @@ fn a_target_made_anew_is_begun_anew() {
     assert_eq!(s.mirror.take_notes(), [Note::OtherTarget { from: 20 }]);
     assert_eq!(s.mirror.checkpoint.as_ref().unwrap().target, target(2));
     assert_eq!(s.send(20), 0);
-}
-
-#[test]
-fn a_log_that_starts_inside_a_batch_is_begun_with_all_of_it() {
-    let mut s = Streaming::new();
-    assert_eq!(s.offer(5), Offer::Drop);
-    let Want::Persist(anchor) = s.mirror.want(s.now) else { panic!("a new anchor first") };
-    assert_eq!((anchor.anchor.source.offset.get(), anchor.anchor.sequence.get()), (5, 0));
-    s.mirror.durable();
-    assert_eq!(s.send(5), 0);
-}
-
-#[test]
-fn a_compacted_batch_stops() {
-    let mut s = Streaming::new();
-    let holes = BatchHeader { record_count: 3, ..header(10, 10, 100 * HOUR_MS) };
-    assert_eq!(s.mirror.offer(&holes, 70, s.now), Offer::Drop);
-    assert!(s.mirror.stopped().is_some_and(|r| r.contains("compacted")));
 }
 
 #[test]

@@ -112,14 +112,24 @@ pub(crate) enum Answer {
     Fatal(String),
 }
 
+/// Why source offsets are passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Ends of transactions, what was aborted, batches without records: nothing for the centre.
+    LeftOut,
+    /// Compaction took their records: newer ones of the same keys come later.
+    Compacted,
+    /// Their records were deleted or damaged before they were mirrored.
+    Lost,
+}
+
 /// Something a person or a metric should know.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Note {
     /// Somebody else writes to the target.
     Foreign { from: i64, delta: i64 },
-    /// Source offsets were passed over: ends of transactions and what was aborted (`control`), or records deleted before they
-    /// were mirrored.
-    Skipped { from: i64, to: i64, control: bool },
+    /// Source offsets were passed over.
+    Skipped { from: i64, to: i64, passed: Passed },
     /// The source lost records that had been mirrored; what it holds from there on is mirrored again.
     SourceLost { from: i64, records: i64 },
     /// The target is another one than before; mirroring goes on at `from`.

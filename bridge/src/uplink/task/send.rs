@@ -4,7 +4,7 @@
 
 use super::{Event, MEMORY_BYTES_MAX, Produced, Sent, Task};
 use crate::uplink::entry::Entry;
-use crate::uplink::mirror::{Answer, Now, Offer, Want};
+use crate::uplink::mirror::{Answer, Now, Offer, Passed, Want};
 use bytes::BytesMut;
 use headwater_kafka::client::{
     ClientError, Connection, ProduceBatch, ProduceOutcome, ProduceVerdict, produce_verdict,
@@ -180,22 +180,36 @@ fn take_batch(
     if bytes.len() > room && used > 0 {
         return None;
     }
+    let source_start = entry.source.positions().log_start.get();
     if let Some(to) = entry.left_out_to() {
-        if entry.mirror.leave_out(&header, to, now) == Offer::Drop {
+        if entry.mirror.leave_out(&header, to, source_start, now) == Offer::Drop {
             entry.clear_buffer();
+            entry.passed_over = true;
         }
         return None;
     }
-    match entry.mirror.offer(&header, bytes.len(), now) {
+    match entry.mirror.offer(&header, bytes.len(), source_start, now) {
         Offer::Later => None,
         Offer::Drop => {
             entry.clear_buffer();
+            entry.passed_over = true;
             None
         }
         Offer::Send { producer, sequence } => {
             entry.pop();
             // The one copy of a batch on its way: the stored one is shared with every other reader.
-            let mut copy = BytesMut::from(&bytes[..]);
+            let copy = match header.has_holes() {
+                true => batch::dense(&bytes).map(|dense| BytesMut::from(&dense[..])),
+                false => Ok(BytesMut::from(&bytes[..])),
+            };
+            let mut copy = match copy {
+                Ok(copy) => copy,
+                Err(error) => {
+                    let reason = format!("the compacted batch at {}: {error}", header.base_offset);
+                    entry.mirror.on_answer(header.base_offset, Answer::Fatal(reason), now);
+                    return None;
+                }
+            };
             batch::readdress(&mut copy, producer.id, producer.epoch, sequence.get());
             let (topic, partition) = (entry.target.as_str().into(), entry.source.id().get());
             Some((ProduceBatch { topic, partition, batch: copy.freeze() }, header.base_offset))
@@ -246,7 +260,7 @@ pub(super) fn on_read(
             // Somebody deleted records that were not mirrored: DeleteRecords, never retention.
             let epoch = entry.source.epoch_of(log_start).unwrap_or_default();
             entry.hold.pass_over(offset, log_start);
-            entry.mirror.skip_to(log_start.get(), epoch, false);
+            entry.mirror.skip_to(log_start.get(), epoch, Passed::Lost);
             None
         }
         Err(ReadError::Deleted) => None,
@@ -257,7 +271,7 @@ pub(super) fn on_read(
                 if damage == Some((first, next)) && entry.mirror.can_skip() {
                     entry.hold.pass_over(first, next);
                     let epoch = entry.source.epoch_of(next).unwrap_or_default();
-                    entry.mirror.skip_to(next.get(), epoch, false);
+                    entry.mirror.skip_to(next.get(), epoch, Passed::Lost);
                     given_up = Some((first, next));
                 } else {
                     entry.damage = Some((first, next));
