@@ -46,7 +46,7 @@ impl Key {
     }
 }
 
-/// Files that are hints of a segment: made again when they are missing.
+/// Files that follow from a segment's bytes alone: removed where they are cut or replaced, made again when they are missing.
 pub(crate) const HINTS: [&str; 3] = ["index", "timeindex", "labels"];
 /// Everything that a segment leaves behind when its log is removed.
 pub(crate) const EXTENSIONS: [&str; 6] =
