@@ -237,6 +237,7 @@ pub(crate) fn open_log(disk: &FakeDisk, clock: &FakeClock, config: &Config) -> L
         commit_delay: config.storage.commit_delay,
         commit_delay_max: config.storage.commit_delay_max,
         journal_bytes_per_day: config.storage.journal_bytes_per_day,
+        bulk_bytes: config.storage.bulk_bytes,
         uncommitted_bytes_max: config.storage.uncommitted_bytes_max,
         tail_bytes_max: config.storage.tail_bytes_max,
         memory_sync: config.storage.memory_sync,

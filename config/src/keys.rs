@@ -158,6 +158,8 @@ pub(crate) const KEYS: &[Key] = &[
         "How often topics with durability \"memory\" are synced."),
     key("storage", "producer_id_expiration", Time(60 * SECOND, YEARS_100, None), Default("1d"),
         "Idempotent and transactional producers are forgotten after so long without a record."),
+    key("storage", "bulk_bytes", Bytes(0, GIB, None), Default("4MiB"),
+        "A partition with so much to commit writes it straight to its log, past the journal. 0: everything goes through the journal."),
     key("storage", "uncommitted_bytes_max", Bytes(MIB, 4 * GIB, None), Default("32MiB"),
         "Bytes that may be appended and not yet committed; above it producers wait."),
     key("storage", "tail_bytes_max", Bytes(0, 16 * GIB, None), Default("32MiB"),

@@ -191,6 +191,7 @@ fn resolve_storage(v: &Values, problems: &mut Problems) -> Storage {
         memory_sync: time(v, "memory_sync"),
         open_files_max: v.integer("open_files_max").and_then(|n| u32::try_from(n).ok()),
         producer_id_expiration: time(v, "producer_id_expiration"),
+        bulk_bytes: size(v, "bulk_bytes"),
         uncommitted_bytes_max: size(v, "uncommitted_bytes_max"),
         tail_bytes_max: size(v, "tail_bytes_max"),
         compaction_memory_bytes: size(v, "compaction_memory_bytes"),

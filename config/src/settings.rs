@@ -68,6 +68,8 @@ pub struct Storage {
     pub open_files_max: Option<u32>,
     /// Idempotent producers are forgotten after so long without a record.
     pub producer_id_expiration: Duration,
+    /// What waits for one partition, from which on it goes past the journal; 0 is never.
+    pub bulk_bytes: usize,
     /// Bytes appended and not committed, at most.
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, at most.

@@ -13,7 +13,7 @@
 //! | 36 | CRC-32C u32 of bytes 0..36 |
 //! | 40 | directory id 16 bytes; flags u8 (1: closed cleanly); generation u64; checkpointed cycle u64; its CRC u32; file u32 and byte u64 where the next cycle begins; log clock i64 ms; metadata sequence u64; metadata (u32 length, list of records); u32 count of partitions |
 //!
-//! Per partition: handle u64; flags u8 (1: `memory` durability, 2: offline); log start i64; end i64; node's next sequence i32;
+//! Per partition: handle u64; flags u8 (1: `memory` durability, 2: offline, 4: bulk, its files may have more than the catalog and the journal say); log start i64; end i64; node's next sequence i32;
 //! u32 count of segments: base i64, bytes u64, max timestamp i64, base offset of the batch that has it i64, last append (log
 //! clock) i64, first append i64; u32 count of epochs: epoch i32, start i64. In version 1 the table of producers follows
 //! (`partition::producers::encoding`). From version 2 on: u32 length, and so many bytes of sections, u8 tag, u32 length, content:
@@ -61,6 +61,7 @@ const RESERVE_BYTES: u64 = 64 << 10;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_MEMORY: u8 = 1;
 const FLAG_OFFLINE: u8 = 2;
+const FLAG_BULK: u8 = 4;
 
 const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
@@ -100,6 +101,8 @@ pub(crate) struct PartitionEntry {
     /// The journal's truncations up to this cycle are done: batches before it are in the entry, or gone.
     pub(crate) truncated_in: u64,
     pub(crate) compacted: CompactedEntry,
+    /// Batches may have been written to its segments that no journal entry names.
+    pub(crate) bulk: bool,
     /// Offsets whose records were lost to damage, as a repair found: first and end of each.
     pub(crate) lost: Vec<(i64, i64)>,
 }
@@ -401,7 +404,11 @@ impl PartitionEntry {
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.handle);
         let flag = |on, flag| if on { flag } else { 0 };
-        out.put_u8(flag(self.memory, FLAG_MEMORY) | flag(self.offline, FLAG_OFFLINE));
+        out.put_u8(
+            flag(self.memory, FLAG_MEMORY)
+                | flag(self.offline, FLAG_OFFLINE)
+                | flag(self.bulk, FLAG_BULK),
+        );
         out.put_i64(self.log_start);
         out.put_i64(self.end);
         out.put_i32(self.node_sequence);
@@ -458,6 +465,7 @@ impl PartitionEntry {
             leadership: None,
             truncated_in: 0,
             compacted: CompactedEntry::default(),
+            bulk: flags & FLAG_BULK != 0,
             lost: Vec::new(),
         };
         if version == 1 {

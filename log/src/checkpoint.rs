@@ -133,6 +133,7 @@ impl Directory {
         let mark = *self.mark.lock();
         assert!(mark.cycle >= last.cycle, "checkpoints only move forward");
         self.shared.memory_bytes_since_checkpoint.store(0, Ordering::Relaxed);
+        self.shared.bulk_bytes_since_checkpoint.store(0, Ordering::Relaxed);
         // The metadata before the partitions: a topic made meanwhile is replayed, not described without its making.
         // One deleted meanwhile would be described half: then the description begins again, without it.
         let (metadata, metadata_sequence, partitions, entries) = loop {

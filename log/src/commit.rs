@@ -8,6 +8,7 @@
 //! Neighbours: `partition::commit` gives and takes batches, `journal` writes, `checkpoint` is run inline when the ring is full.
 
 use crate::Offset;
+use crate::bulk::{Job, Stage};
 use crate::checkpoint::CheckpointError;
 use crate::compaction::SwapRequest;
 use crate::compaction::swap::Outcome;
@@ -15,8 +16,8 @@ use crate::directory::Directory;
 use crate::journal::cycle::{End, batches_overhead};
 use crate::journal::ring::Room;
 use crate::journal::{CycleBuilder, Journal};
-use crate::partition::{Partition, PlanError, Taken};
-use crate::shared::{Controls, PartitionControl};
+use crate::partition::{Condition, Partition, PlanError, Taken};
+use crate::shared::{Controls, PartitionControl, Shared};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +57,7 @@ struct Gathered {
     controls: VecDeque<(Arc<Partition>, PartitionControl)>,
     deleted: Vec<(u64, Arc<Partition>)>,
     swaps: Vec<Arc<SwapRequest>>,
+    bulk: Vec<Arc<Job>>,
 }
 
 impl Committer {
@@ -117,7 +119,7 @@ impl Committer {
         self.previous.truncate(directory.node.limits.ends_max);
         self.cycle.ends(&self.previous);
         let empty_bytes = self.cycle.length();
-        let mut gathered = self.gather_controls(controls);
+        let mut gathered = self.gather_controls(directory, controls);
         // A deletion is synced and carried out before anything else happens, so that a topic made again under
         // its name finds the place free.
         if gathered.deleted.is_empty() {
@@ -145,7 +147,7 @@ impl Committer {
         Ok(true)
     }
 
-    fn gather_controls(&mut self, controls: Controls) -> Gathered {
+    fn gather_controls(&mut self, directory: &Directory, controls: Controls) -> Gathered {
         let mut gathered = Gathered::default();
         for (sequence, record) in &controls.metadata {
             self.cycle.metadata(*sequence, record);
@@ -155,7 +157,10 @@ impl Committer {
             let handle = partition.handle();
             match control {
                 PartitionControl::LogStart(offset) => self.cycle.log_start(handle, *offset),
-                PartitionControl::Truncate(to) => self.cycle.truncate(handle, to.get()),
+                PartitionControl::Truncate(to) => {
+                    partition.cancel_bulk();
+                    self.cycle.truncate(handle, to.get());
+                }
                 PartitionControl::Leadership(leadership) => {
                     self.cycle.leadership(handle, leadership);
                 }
@@ -176,13 +181,42 @@ impl Committer {
             self.cycle.swap(request.partition.handle(), &request.swap);
             gathered.swaps.push(request);
         }
+        for job in controls.bulk {
+            if self.gather_extents(directory, &job) {
+                gathered.bulk.push(job);
+            } else {
+                directory.shared.bulk.done(&job);
+            }
+        }
         gathered
+    }
+
+    /// Puts the extents of a job into the cycle; `false` when it came to nothing.
+    fn gather_extents(&mut self, directory: &Directory, job: &Job) -> bool {
+        let partition = job.partition();
+        match job.stage() {
+            _ if partition.condition() == Condition::Deleted => return false,
+            Stage::Synced(extents) if !extents.is_empty() => {
+                for extent in &extents {
+                    self.cycle.extent(partition.handle(), extent);
+                }
+                return true;
+            }
+            Stage::Full => self.full(directory, partition),
+            Stage::Waiting | Stage::Synced(_) | Stage::Cancelled => {}
+        }
+        partition.end_bulk();
+        false
     }
 
     /// Puts changed durabilities into force: with a checkpoint between, so that a recovery finds each byte in one place.
     fn switch_durability(&mut self, directory: &Directory) -> Result<(), String> {
-        let switching: Vec<_> =
-            self.waiting.iter().filter(|p| p.wants_other_durability()).cloned().collect();
+        let switching: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|p| p.wants_other_durability() && !p.is_in_bulk())
+            .cloned()
+            .collect();
         if switching.is_empty() {
             return Ok(());
         }
@@ -208,6 +242,7 @@ impl Committer {
         controls: bool,
     ) -> Result<(), String> {
         let cycle_bytes_max = directory.node.limits.cycle_bytes_max;
+        let bulk_at = self.bulk_at(directory);
         for partition in std::mem::take(&mut self.waiting) {
             let memory = partition.is_memory();
             let left = cycle_bytes_max.saturating_sub(self.cycle.size_bytes() + CYCLE_MARGIN_BYTES);
@@ -215,7 +250,7 @@ impl Committer {
             let room = if memory { MEMORY_BYTES_MAX } else { left };
             // A batch larger than a cycle usually is goes alone; appends made sure that a file has room for it.
             let force = memory || (gathered.journalled.is_empty() && !controls);
-            match partition.take(room, force) {
+            match partition.take(room, force, bulk_at) {
                 Ok(None) => {}
                 Ok(Some(taken)) => {
                     if taken.more {
@@ -224,7 +259,10 @@ impl Committer {
                     if taken.batches.is_empty() {
                         continue;
                     }
-                    if memory {
+                    if taken.bulk {
+                        let shared = &directory.shared;
+                        shared.bulk.add(taken, shared.clock.monotonic_ns());
+                    } else if memory {
                         gathered.unjournalled.push(taken);
                     } else {
                         let frames = taken.batches.iter().map(|b| &b.bytes);
@@ -239,6 +277,17 @@ impl Committer {
         Ok(())
     }
 
+    /// From so many bytes on a partition is taken in bulk. Not where a recovery would have more than another ring to read: the
+    /// journal waits for its checkpoints.
+    fn bulk_at(&self, directory: &Directory) -> usize {
+        let since = directory.shared.bulk_bytes_since_checkpoint.load(Ordering::Relaxed);
+        match directory.node.options.bulk_bytes {
+            0 => usize::MAX,
+            bytes if since < self.journal.ring_bytes() => bytes,
+            _ => usize::MAX,
+        }
+    }
+
     /// The ring is full and the disk too: nothing of the cycle can be kept but its control entries, which wait.
     fn take_back(&mut self, directory: &Directory, gathered: Gathered) {
         {
@@ -251,6 +300,9 @@ impl Committer {
             }
             waiting.deleted.splice(0..0, gathered.deleted);
             waiting.swaps.splice(0..0, gathered.swaps);
+            for job in gathered.bulk.into_iter().rev() {
+                waiting.bulk.push_front(job);
+            }
         }
         for taken in gathered.journalled {
             self.full(directory, &taken.partition);
@@ -308,6 +360,9 @@ impl Committer {
         for taken in &gathered.journalled {
             taken.partition.note_written(taken.end());
         }
+        for job in &gathered.bulk {
+            job.partition().note_written(job.taken.end());
+        }
         let began = shared.clock.monotonic_ns();
         directory.pace.lock().wrote(bytes, began);
         self.journal.sync().map_err(say("syncing"))?;
@@ -334,6 +389,10 @@ impl Committer {
                 full.push(Arc::clone(&taken.partition));
             }
         }
+        for job in &gathered.bulk {
+            committed += job.taken.bytes;
+            self.publish_bulk(shared, job)?;
+        }
         committed += gathered.unjournalled.iter().map(|t| t.bytes).sum::<usize>();
         shared.counters.note_committed(committed);
         if let Some((sequence, _)) = gathered.metadata.back() {
@@ -359,7 +418,8 @@ impl Committer {
         for partition in full {
             partition.flush()?;
         }
-        for taken in gathered.journalled.iter().chain(&gathered.unjournalled) {
+        let bulk = gathered.bulk.iter().map(|job| &job.taken);
+        for taken in gathered.journalled.iter().chain(&gathered.unjournalled).chain(bulk) {
             self.resident.push_back((Arc::clone(&taken.partition), taken.end()));
         }
         self.evict(directory)?;
@@ -371,12 +431,25 @@ impl Committer {
         let ring = self.journal.ring_bytes();
         shared.counters.journal_size_bytes.store(ring, Ordering::Relaxed);
         let memory = shared.memory_bytes_since_checkpoint.load(Ordering::Relaxed);
-        if used.max(memory) * 2 > ring {
+        let bulk = shared.bulk_bytes_since_checkpoint.load(Ordering::Relaxed);
+        if used.max(memory).max(bulk) * 2 > ring || shared.bulk.takes_wish() {
             directory.ask_checkpoint();
         }
         if self.journal.wants_file() {
             directory.ask_file();
         }
+        Ok(())
+    }
+
+    fn publish_bulk(&mut self, shared: &Shared, job: &Job) -> Result<(), String> {
+        let taken = &job.taken;
+        let handle = taken.partition.handle();
+        self.previous.push(End { handle, first: taken.first().get(), end: taken.end().get() });
+        taken.partition.publish_extents(taken)?;
+        shared.bulk.done(job);
+        let bytes = taken.bytes as u64;
+        shared.bulk_bytes_since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
+        shared.counters.bulk_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -424,6 +497,7 @@ fn take_controls(waiting: &mut Controls, bytes_max: usize, journalled: &mut u64)
     let mut taken = Controls {
         partitions: waiting.partitions.drain(..count).collect(),
         swaps: std::mem::take(&mut waiting.swaps),
+        bulk: std::mem::take(&mut waiting.bulk),
         ..Controls::default()
     };
     let mut bytes = 0;

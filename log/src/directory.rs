@@ -127,7 +127,7 @@ impl Directory {
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }
-        while committer.step(self) {}
+        while committer.step(self) || self.shared.bulk.run_one(&self.shared) {}
         if let Some(reason) = self.shared.offline() {
             return Err(reason);
         }

@@ -42,8 +42,8 @@ impl Engine {
         Self { node, directories, producer_ids: Mutex::new((0, 0)), unused }
     }
 
-    /// One commit cycle in each directory, and a second one for what the first left to the compressor; `false` when nothing
-    /// waited.
+    /// One commit cycle in each directory, and a second one for what the first left to the compressor; where nothing waits, what
+    /// is on its way to a segment goes on. `false` when nothing did.
     pub(crate) fn step_commit(&self) -> bool {
         let mut stepped = false;
         for directory in &self.directories {
@@ -52,6 +52,7 @@ impl Engine {
             if directory.shared.compressor.run_waiting() {
                 stepped |= committer.step(directory);
             }
+            stepped = stepped || directory.shared.bulk.run_one(&directory.shared);
         }
         stepped
     }
@@ -105,7 +106,7 @@ impl Engine {
             let pairs = self.directories.iter().zip(&mut committers);
             let step = |(d, committer): (&Arc<Directory>, &mut MutexGuard<'_, Committer>)| {
                 let compressed = d.shared.compressor.run_waiting();
-                committer.step(d) || compressed
+                committer.step(d) || compressed || d.shared.bulk.run_one(&d.shared)
             };
             let stepped: Vec<bool> = pairs.map(step).collect();
             if !stepped.contains(&true) {

@@ -2,6 +2,7 @@
 
 mod ballast;
 pub mod batch;
+mod bulk;
 mod catalog;
 mod checkpoint;
 pub mod clock;

@@ -37,6 +37,9 @@ pub struct LogOptions {
     pub commit_delay_max: Duration,
     /// Bytes that the journal of each directory should not exceed in a day. `None`: flash wear does not matter.
     pub journal_bytes_per_day: Option<u64>,
+    /// A partition with so much to commit writes it straight to its segment, past the journal, which gets an entry about it.
+    /// 0: everything goes through the journal.
+    pub bulk_bytes: usize,
     /// Bytes that may be appended and not yet committed; above it appends answer `Busy`.
     pub uncommitted_bytes_max: usize,
     /// Bytes of committed batches kept in memory for readers at the tail, over all partitions.
@@ -74,6 +77,7 @@ impl Default for LogOptions {
             commit_delay: Duration::ZERO,
             commit_delay_max: Duration::from_millis(100),
             journal_bytes_per_day: None,
+            bulk_bytes: 4 << 20,
             uncommitted_bytes_max: 64 << 20,
             tail_bytes_max: 16 << 20,
             memory_sync: Duration::from_secs(1),

@@ -7,6 +7,7 @@
 //! Neighbours: partitions put themselves into the queue; `commit` takes it; `node` has one of these per directory.
 
 use crate::ballast::Ballast;
+use crate::bulk::{Bulk, Job};
 use crate::clock::Clock;
 use crate::compaction::{CompactionCounters, SwapRequest};
 use crate::compressor::Compressor;
@@ -87,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) aborted: Lists,
     pub(crate) queue: Queue,
     pub(crate) compressor: Compressor,
+    pub(crate) bulk: Bulk,
     pub(crate) uncommitted_bytes: AtomicUsize,
     pub(crate) uncommitted_bytes_max: usize,
     /// Bytes of batches in the partitions' memory tails, committed ones only.
@@ -99,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) moved: watch::Sender<u64>,
     pub(crate) counters: Counters,
     pub(crate) memory_bytes_since_checkpoint: AtomicU64,
+    /// What a recovery would have to read of segments beside the ring.
+    pub(crate) bulk_bytes_since_checkpoint: AtomicU64,
     /// Folders were made since the topics' folder was last synced.
     pub(crate) topics_dirty: AtomicBool,
     /// Held while that folder is synced, so that who finds it clean finds it synced.
@@ -131,6 +135,8 @@ pub(crate) struct Controls {
     pub(crate) deleted: Vec<(u64, Arc<Partition>)>,
     /// Outputs of compaction that are to take their inputs' place.
     pub(crate) swaps: Vec<Arc<SwapRequest>>,
+    /// What is in its segment, and waits for its entry.
+    pub(crate) bulk: VecDeque<Arc<Job>>,
 }
 
 impl Controls {
@@ -139,6 +145,7 @@ impl Controls {
             && self.partitions.is_empty()
             && self.deleted.is_empty()
             && self.swaps.is_empty()
+            && self.bulk.is_empty()
     }
 }
 
@@ -176,6 +183,9 @@ pub(crate) struct Counters {
     pub(crate) producers_expired: AtomicU64,
     pub(crate) partitions_full: AtomicUsize,
     pub(crate) compaction: CompactionCounters,
+    /// Bytes that went straight to their segment, and what writing and syncing them took.
+    pub(crate) bulk_bytes: AtomicU64,
+    pub(crate) bulk_ns: AtomicU64,
     /// Batches that went through the compressor: their bytes before and after.
     pub(crate) compress_plain_bytes: AtomicU64,
     pub(crate) compress_stored_bytes: AtomicU64,
@@ -233,6 +243,7 @@ impl Shared {
             absent_since: AtomicU64::new(0),
             queue: Queue::default(),
             compressor: Compressor::default(),
+            bulk: Bulk::default(),
             uncommitted_bytes: AtomicUsize::new(0),
             uncommitted_bytes_max: budget.uncommitted_bytes_max,
             tail_bytes: AtomicUsize::new(0),
@@ -242,6 +253,7 @@ impl Shared {
             moved: common.moved.clone(),
             counters: Counters::default(),
             memory_bytes_since_checkpoint: AtomicU64::new(0),
+            bulk_bytes_since_checkpoint: AtomicU64::new(0),
             topics_dirty: AtomicBool::new(false),
             topics_sync: Mutex::default(),
             controls: Mutex::default(),

@@ -32,6 +32,10 @@ pub struct LogStats {
     pub compress_stored_bytes: u64,
     /// Batches stored as they are because too much waited for the codec.
     pub compress_skipped: u64,
+    /// Bytes that went straight to their segment, past the journal, because much waited for one partition.
+    pub bulk_bytes: u64,
+    /// Nanoseconds that writing and syncing them took.
+    pub bulk_ns: u64,
     /// Bytes of the ring in use (not yet released by a checkpoint).
     pub journal_used_bytes: u64,
     /// Bytes of the ring.
@@ -186,9 +190,12 @@ impl LogStats {
         self.checkpoint_ns += get(&c.checkpoint_ns);
         self.checkpoint_pause_ns += get(&c.checkpoint_pause_ns);
         self.uncommitted_bytes += shared.uncommitted_bytes.load(Ordering::Relaxed) as u64;
-        let oldest_ns = shared.queue.oldest_ns(shared.clock.monotonic_ns());
+        let now_ns = shared.clock.monotonic_ns();
+        let oldest_ns = shared.queue.oldest_ns(now_ns).max(shared.bulk.oldest_ns(now_ns));
         self.oldest_uncommitted_ns = self.oldest_uncommitted_ns.max(oldest_ns);
         self.checkpoints += get(&c.checkpoints);
+        self.bulk_bytes += get(&c.bulk_bytes);
+        self.bulk_ns += get(&c.bulk_ns);
         self.producers_expired += get(&c.producers_expired);
         self.damage.extend(shared.damage());
         self.add_compaction(shared);

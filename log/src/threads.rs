@@ -1,8 +1,8 @@
 //! The threads of an open log, for each directory: commit, checkpoint, upkeep, one that makes journal files ahead of need, one
-//! that compresses, and one that compacts.
+//! that compresses, one that writes what goes straight to segments, and one that compacts.
 //!
 //! Invariant: a thread only loops a step that could be run by anybody; no state lives here but the wish to stop.
-//! Neighbours: `commit`, `checkpoint`, `retention`, `compressor` and `compaction::cleaner` have the steps.
+//! Neighbours: `commit`, `checkpoint`, `retention`, `compressor`, `bulk` and `compaction::cleaner` have the steps.
 
 use crate::checkpoint::Speed;
 use crate::directory::Directory;
@@ -47,6 +47,7 @@ impl Threads {
             spawn("upkeep", run_upkeep);
             spawn("ring", run_maker);
             spawn("compress", run_compressor);
+            spawn("bulk", run_bulk);
             spawn("compact", run_cleaner);
         }
         Self { engine: Arc::clone(engine), handles: Mutex::new(handles) }
@@ -65,6 +66,7 @@ impl Threads {
             directory.shared.queue.hurry();
             directory.shared.queue.wake();
             directory.shared.compressor.stop();
+            directory.shared.bulk.stop();
         }
         for handle in self.handles.lock().drain(..) {
             let name = handle.thread().name().unwrap_or_default().to_owned();
@@ -180,4 +182,8 @@ fn run_maker(directory: &Directory) {
 
 fn run_compressor(directory: &Directory) {
     directory.shared.compressor.run_until_stopped();
+}
+
+fn run_bulk(directory: &Directory) {
+    directory.shared.bulk.run_until_stopped(&directory.shared);
 }

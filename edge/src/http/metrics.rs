@@ -142,13 +142,18 @@ fn log(page: &mut Page, stats: &LogStats) {
 }
 
 fn log_counters(page: &mut Page, stats: &LogStats) {
-    let counters: [(&str, &str, u64); 10] = [
+    let counters: [(&str, &str, u64); 11] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
         (
             "headwater_log_committed_bytes_total",
             "Record bytes committed; over commits, the size of a commit.",
             stats.committed_bytes,
+        ),
+        (
+            "headwater_log_bulk_bytes_total",
+            "Of them, those that went past the journal because much waited for one partition.",
+            stats.bulk_bytes,
         ),
         (
             "headwater_log_ring_waits_total",
@@ -253,7 +258,7 @@ fn log_gauges(page: &mut Page, stats: &LogStats) {
 }
 
 fn log_times(page: &mut Page, stats: &LogStats) {
-    let spent: [(&str, &str, u64); 4] = [
+    let spent: [(&str, &str, u64); 5] = [
         (
             "headwater_log_ring_wait_seconds_total",
             "Time that commits waited for room in the ring.",
@@ -263,6 +268,11 @@ fn log_times(page: &mut Page, stats: &LogStats) {
             "headwater_log_commit_delay_seconds_total",
             "Time that commits waited for more to come.",
             stats.delay_ns,
+        ),
+        (
+            "headwater_log_bulk_seconds_total",
+            "Time of writing and syncing what went past the journal.",
+            stats.bulk_ns,
         ),
         ("headwater_log_checkpoint_seconds_total", "Time of checkpoints.", stats.checkpoint_ns),
         (

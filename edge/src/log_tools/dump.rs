@@ -459,6 +459,10 @@ fn cycle_text(cycle: &Cycle, names: &Names) -> String {
                 let range = offsets.map_or(String::new(), |(a, b)| format!(", offsets {a}..{b}"));
                 format!("{}: {batches} batches, {bytes} bytes{range}", name(names, *handle))
             }
+            CycleFrame::Extent { handle, offsets: (a, b), segment, byte, bytes } => format!(
+                "{}: {bytes} bytes in segment {segment} at byte {byte}, offsets {a}..{b}",
+                name(names, *handle)
+            ),
             CycleFrame::Ends(ends) => format!("{} partitions in the cycle before", ends.len()),
             CycleFrame::Other(text) => text.clone(),
         };
@@ -488,6 +492,15 @@ fn cycle_json(cycle: &Cycle, names: &Names) -> Value {
             "batches": batches,
             "first_offset": offsets.map(|(first, _)| first),
             "last_offset": offsets.map(|(_, last)| last),
+            "bytes": bytes,
+        }),
+        CycleFrame::Extent { handle, offsets: (first, last), segment, byte, bytes } => json!({
+            "kind": "extent",
+            "of": of(*handle),
+            "first_offset": first,
+            "last_offset": last,
+            "segment": segment,
+            "byte": byte,
             "bytes": bytes,
         }),
         CycleFrame::Ends(ends) => {

@@ -21,6 +21,7 @@ pub(crate) fn log_options(config: &Config) -> LogOptions {
         commit_delay: storage.commit_delay,
         commit_delay_max: storage.commit_delay_max,
         journal_bytes_per_day: storage.journal_bytes_per_day,
+        bulk_bytes: storage.bulk_bytes,
         uncommitted_bytes_max: storage.uncommitted_bytes_max,
         tail_bytes_max: storage.tail_bytes_max,
         memory_sync: storage.memory_sync,

@@ -50,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
         commit_delay: Duration::ZERO,
         commit_delay_max: Duration::from_millis(100),
         journal_bytes_per_day: None,
+        bulk_bytes: 4 << 20,
         uncommitted_bytes_max: 32 << 20,
         tail_bytes_max: 32 << 20,
         memory_sync: Duration::from_secs(1),

@@ -129,6 +129,19 @@ pub enum CycleFrame {
         /// Their bytes.
         bytes: u64,
     },
+    /// Record batches of one partition that are in their segment only.
+    Extent {
+        /// Of which partition.
+        handle: u64,
+        /// First and last offset.
+        offsets: (i64, i64),
+        /// Base offset of the segment.
+        segment: i64,
+        /// Where in it they begin.
+        byte: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// What the cycle before committed: partition, first offset and end of each.
     Ends(Vec<(u64, i64, i64)>),
     /// Any other, in the engine's own words.
@@ -398,6 +411,13 @@ fn frame(frame: &Frame<'_>) -> CycleFrame {
             }
             CycleFrame::Batches { handle: *handle, batches, offsets, bytes: bytes.len() as u64 }
         }
+        Frame::Extent { handle, extent } => CycleFrame::Extent {
+            handle: *handle,
+            offsets: (extent.first.get(), extent.end.get() - 1),
+            segment: extent.segment.get(),
+            byte: extent.byte,
+            bytes: u64::from(extent.length),
+        },
         frame => {
             // Any other kind needs no more than to be seen.
             if let Frame::Ends(ends) = frame {

@@ -3,7 +3,7 @@
 //! | byte | field |
 //! |---|---|
 //! | 0 | magic `HWCY` |
-//! | 4 | version u16 = 1; what a newer one keeps are bytes 0..24 and the CRC in byte 60, so that it can be refused |
+//! | 4 | version u16: 1, or 2 where a frame of kind 8 is in it; what a newer one keeps are bytes 0..24 and the CRC in byte 60, so that it can be refused |
 //! | 6 | zero u16 |
 //! | 8 | directory id, 16 bytes |
 //! | 24 | generation u64: of the run that wrote it |
@@ -35,7 +35,9 @@
 //! | 6 leadership | of a replicated partition: `partition::replica` has its table |
 //! | 7 swap | a compaction swap: `compaction::swap` has its table |
 //!
-//! Kind 8 is kept for extent. Control frames (1, 2, 4, 5, 6, 7) stand before the batches.
+//! | 8 extent | batches that are in their segment already, and synced there (`crate::bulk`): base offset i64 of the segment, byte u64, length u32, CRC-32C u32 of these bytes, first offset i64, end offset i64 |
+//!
+//! Frames of the kinds 1, 2 and 4 to 8 stand before the batches.
 //!
 //! Invariant: what decodes was written whole by this directory; lengths are checked before anything is sliced.
 
@@ -50,7 +52,9 @@ use std::io::IoSlice;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const FRAME_HEADER_BYTES: usize = 16;
 const MAGIC: &[u8; 4] = b"HWCY";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Of cycles without an extent: what every program can read that knows the other kinds.
+const VERSION_WITHOUT_EXTENT: u16 = 1;
 /// Batches of at least this size are written from where they lie instead of being copied together.
 const COPY_BYTES_MAX: usize = 8 << 10;
 
@@ -61,7 +65,9 @@ const KIND_ENDS: u8 = 4;
 const KIND_TRUNCATE: u8 = 5;
 const KIND_LEADERSHIP: u8 = 6;
 const KIND_SWAP: u8 = 7;
-const KIND_LAST: u8 = KIND_SWAP;
+const KIND_EXTENT: u8 = 8;
+const KIND_LAST: u8 = KIND_EXTENT;
+const EXTENT_BYTES: usize = 40;
 
 /// What a partition got from one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,35 @@ pub(crate) struct End {
     pub(crate) handle: u64,
     pub(crate) first: i64,
     pub(crate) end: i64,
+}
+
+/// Batches of one partition that lie in its segment and are synced there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Base of the segment.
+    pub(crate) segment: Offset,
+    /// Where in it they begin.
+    pub(crate) byte: u64,
+    pub(crate) length: u32,
+    pub(crate) crc: u32,
+    pub(crate) first: Offset,
+    /// Exclusive.
+    pub(crate) end: Offset,
+}
+
+impl Extent {
+    fn decode(f: &mut Fields<'_>) -> Option<Self> {
+        let extent = Self {
+            segment: Offset::new(f.i64()?)?,
+            byte: f.u64()?,
+            length: f.u32()?,
+            crc: f.u32()?,
+            first: Offset::new(f.i64()?)?,
+            end: Offset::new(f.i64()?)?,
+        };
+        let sound = extent.segment <= extent.first && extent.first < extent.end;
+        (sound && f.rest().is_empty()).then_some(extent)
+    }
 }
 
 /// Identity of a cycle in the chain.
@@ -89,7 +124,11 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8], directory_id: &[u8; 16]) -> Option<Self> {
         let header = bytes.get(..HEADER_BYTES)?;
         let mut fields = Fields::new(header);
-        if &fields.array::<4>()? != MAGIC || fields.u16()? != VERSION {
+        if &fields.array::<4>()? != MAGIC {
+            return None;
+        }
+        let version = fields.u16()?;
+        if !(VERSION_WITHOUT_EXTENT..=VERSION).contains(&version) {
             return None;
         }
         fields.u16()?;
@@ -147,6 +186,7 @@ pub(crate) struct CycleBuilder {
     pieces: Vec<Piece>,
     length: usize,
     open_from: usize,
+    has_extent: bool,
 }
 
 impl std::fmt::Debug for CycleBuilder {
@@ -163,6 +203,7 @@ impl CycleBuilder {
         self.copied.shrink_to(1 << 20);
         self.length = 0;
         self.open_from = 0;
+        self.has_extent = false;
     }
 
     /// Bytes of frames so far.
@@ -210,6 +251,17 @@ impl CycleBuilder {
         swap.encode(&mut body);
         self.frame(KIND_SWAP, body.len(), handle);
         self.copied.extend_from_slice(&body);
+    }
+
+    pub(crate) fn extent(&mut self, handle: u64, extent: &Extent) {
+        self.frame(KIND_EXTENT, EXTENT_BYTES, handle);
+        self.copied.put_i64(extent.segment.get());
+        self.copied.put_u64(extent.byte);
+        self.copied.put_u32(extent.length);
+        self.copied.put_u32(extent.crc);
+        self.copied.put_i64(extent.first.get());
+        self.copied.put_i64(extent.end.get());
+        self.has_extent = true;
     }
 
     pub(crate) fn ends(&mut self, ends: &[End]) {
@@ -262,7 +314,7 @@ impl CycleBuilder {
         header.frames_crc = digest.finalize() as u32;
         let mut head = Vec::with_capacity(HEADER_BYTES);
         head.extend_from_slice(MAGIC);
-        head.put_u16(VERSION);
+        head.put_u16(if self.has_extent { VERSION } else { VERSION_WITHOUT_EXTENT });
         head.put_u16(0);
         head.extend_from_slice(directory_id);
         head.put_u64(header.generation);
@@ -300,6 +352,7 @@ pub(crate) enum Frame<'a> {
     Truncate { handle: u64, offset: Offset },
     Leadership { handle: u64, leadership: Leadership },
     Swap { handle: u64, swap: Swap },
+    Extent { handle: u64, extent: Extent },
 }
 
 /// Reads all frames of a cycle whose CRC has been checked; `None` when they do not parse.
@@ -317,6 +370,7 @@ pub(crate) fn frames(bytes: &[u8]) -> Option<Vec<Frame<'_>>> {
             KIND_LOG_START => Frame::LogStart { handle, offset: body.i64()? },
             KIND_BATCHES => Frame::Batches { handle, at, bytes: body.rest() },
             KIND_SWAP => Frame::Swap { handle, swap: Swap::decode(body.rest())? },
+            KIND_EXTENT => Frame::Extent { handle, extent: Extent::decode(&mut body)? },
             KIND_ENDS => {
                 let mut ends = Vec::with_capacity(length / 24);
                 while !body.rest().is_empty() {
@@ -398,6 +452,36 @@ mod tests {
             bad.splice(0..0, [0; HEADER_BYTES]);
             bad[at] ^= 1;
             assert_eq!(Header::decode(&bad, &[1; 16]), None);
+        }
+    }
+
+    #[test]
+    fn an_extent_reads_back_in_a_cycle_that_older_programs_refuse() {
+        let o = |n| Offset::new(n).unwrap();
+        let extent =
+            Extent { segment: o(5), byte: 70, length: 900, crc: 4, first: o(8), end: o(11) };
+        let mut cycle = CycleBuilder::default();
+        for with in [false, true, false] {
+            cycle.clear();
+            cycle.log_start(6, 11);
+            if with {
+                cycle.extent(3, &extent);
+            }
+            let bytes = cycle.finish(&[1; 16], &mut header(), |slices| {
+                slices.iter().flat_map(|s| s.to_vec()).collect::<Vec<u8>>()
+            });
+            assert_eq!(bytes[4], if with { 2 } else { 1 }, "the version");
+            let read = Header::decode(&bytes, &[1; 16]).unwrap();
+            let frames = frames(&bytes[HEADER_BYTES..][..read.length as usize]).unwrap();
+            let found = frames.contains(&Frame::Extent { handle: 3, extent });
+            assert_eq!(found, with);
+        }
+        let mut body = Vec::new();
+        for wrong in [Extent { end: o(8), ..extent }, Extent { segment: o(9), ..extent }] {
+            cycle.clear();
+            cycle.extent(3, &wrong);
+            cycle.finish(&[1; 16], &mut header(), |slices| body = slices[1].to_vec());
+            assert_eq!(frames(&body), None, "{wrong:?}");
         }
     }
 

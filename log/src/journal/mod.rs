@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 /// Cycles begin and end on multiples of this.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
-/// The most that one cycle holds, padding included, whatever the size of the files. Bounds what recovery searches.
+/// A cycle takes no more batches above this, padding included, whatever the size of the files; one that is larger goes alone.
 pub(crate) const CYCLE_BYTES_MAX: u64 = 4 << 20;
 
 const MAGIC: &[u8; 8] = b"HWJOURNL";

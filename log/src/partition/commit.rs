@@ -2,6 +2,7 @@
 //!
 //! Invariant: only the committer moves `committed`, so between `take` and `publish` nobody else cuts or publishes.
 
+use super::bulk::BULK_BYTES_MAX;
 use super::state::{Stage, TailBatch};
 use super::writer::Writer;
 use super::{Condition, Loss, Partition, PlanError};
@@ -28,6 +29,8 @@ pub(crate) struct Taken {
     pub(crate) bytes: usize,
     /// More waits than fitted.
     pub(crate) more: bool,
+    /// So much that it goes straight to the segment: the cycle has its extents only.
+    pub(crate) bulk: bool,
 }
 
 impl Taken {
@@ -56,18 +59,26 @@ impl Partition {
         }
     }
 
-    /// Seals the open batch, hands it to the compressor if the topic has a codec, and takes waiting batches of at most `room` bytes (at least one if `force`), giving each its place.
+    /// Seals the open batch, hands it to the compressor if the topic has a codec, and takes waiting batches of at most `room`
+    /// bytes (at least one if `force`), giving each its place. Where `bulk_at` bytes wait they are taken for the segment, whatever
+    /// room a cycle has.
     pub(crate) fn take(
         self: &Arc<Self>,
         room: usize,
         force: bool,
+        bulk_at: usize,
     ) -> Result<Option<Taken>, PlanError> {
         let mut writer = self.writer.lock();
         let compression = self.settings.read().compression;
         let mut batches;
         let (mut bytes, mut more) = (0, false);
+        let (mut room, mut force, mut bulk) = (room, force, false);
         {
             let mut state = self.state.lock();
+            if state.bulk.is_under_way() {
+                // It counts as queued until that has ended, and is queued again then.
+                return Ok(None);
+            }
             state.queued = false;
             if !matches!(self.condition(), Condition::Well | Condition::Full) {
                 return Ok(None);
@@ -81,6 +92,9 @@ impl Partition {
             }
             self.offer_sealed(&mut state, compression);
             let from = state.position(state.committed);
+            if state.waiting_bytes() >= bulk_at && self.takes_bulk(&mut state, bulk_at) {
+                (room, force, bulk) = (BULK_BYTES_MAX, true, true);
+            }
             batches = Vec::with_capacity((state.tail.len() - from).min(BATCHES_EXPECTED_MAX));
             for batch in state.tail.iter().skip(from) {
                 // It comes back with the partition queued again.
@@ -96,10 +110,11 @@ impl Partition {
             }
         }
         if batches.is_empty() {
-            return Ok(more.then(|| Taken { partition: Arc::clone(self), batches, bytes, more }));
+            let partition = Arc::clone(self);
+            return Ok(more.then_some(Taken { partition, batches, bytes, more, bulk: false }));
         }
         self.plan(&mut writer, &mut batches)?;
-        Ok(Some(Taken { partition: Arc::clone(self), batches, bytes, more }))
+        Ok(Some(Taken { partition: Arc::clone(self), batches, bytes, more, bulk }))
     }
 
     /// The cycle is in the kernel: `acks=1` may be answered.

@@ -9,6 +9,7 @@
 //! is for partitions that are not alone.
 
 mod append;
+pub(crate) mod bulk;
 mod commit;
 mod compacted;
 mod compress;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what [`Partition::entry`] describes is exactly what its files hold: nothing that is not committed and written.
 
+use super::bulk::Bulk;
 use super::compacted::Compacted;
 use super::producers::Producers;
 use super::state::{State, TailBatch};
@@ -9,6 +10,7 @@ use super::writer::Writer;
 use super::{Condition, Partition, PlanError, Points, Role};
 use crate::batch::{self, BatchError, BatchHeader};
 use crate::catalog::PartitionEntry;
+use crate::journal::cycle::Extent;
 use crate::metadata::TopicSettings;
 use crate::segment::scan::Scan;
 use crate::segment::{EXTENSIONS, Segment, path, remove_hints};
@@ -74,6 +76,7 @@ impl Partition {
             writer.force_roll();
         }
         let mut state = State::new(end, entry.epochs, entry.producers, entry.node_sequence);
+        state.bulk = Bulk::of_catalog(entry.bulk);
         for (base, aborted) in &entry.aborted {
             // One that lies with no segment of the catalog's would be of no use to anybody.
             if let Some(segment) = segments.iter().find(|s| s.base().get() == *base) {
@@ -150,8 +153,8 @@ impl Partition {
         Ok(Applied::Added)
     }
 
-    /// Gives replayed batches their places and writes them.
-    pub(crate) fn settle_replayed(&self) -> Result<(), PlanError> {
+    /// Gives replayed batches their places and writes them; those of `extent` are taken where they are.
+    pub(crate) fn settle_replayed(&self, extent: Option<&Extent>) -> Result<(), PlanError> {
         let mut writer = self.writer.lock();
         let mut batches = {
             let state = self.state.lock();
@@ -162,6 +165,12 @@ impl Partition {
             state.tail.iter().skip(from).cloned().collect::<Vec<_>>()
         };
         self.plan(&mut writer, &mut batches)?;
+        let in_place = extent.is_some_and(|e| {
+            let segments = self.segments.read();
+            let there = segments.iter().any(|s| s.base() == e.segment && s.written() == e.byte);
+            let first = batches.first().is_some_and(|b| b.base == e.first);
+            there && first && batches.iter().all(|b| b.segment == e.segment)
+        });
         {
             let mut state = self.state.lock();
             let from = state.position(state.committed);
@@ -174,7 +183,7 @@ impl Partition {
             self.shared.tail_bytes.fetch_add(cost, Ordering::Relaxed);
             state.sealed_bytes = 0;
         }
-        self.flush_locked(&mut writer).map_err(PlanError::Io)?;
+        self.flush_placed(&mut writer, in_place).map_err(PlanError::Io)?;
         let end = self.state.lock().flushed;
         self.evict(end);
         Ok(())
@@ -463,6 +472,7 @@ impl Partition {
 
     /// A checkpoint with this entry was persisted.
     pub(crate) fn note_checkpoint(&self, entry: &PartitionEntry) {
+        self.note_marked(entry);
         let mut writer = self.writer.lock();
         writer.in_catalog = true;
         let (truncated_in, uncovered) = {
@@ -523,6 +533,7 @@ impl Partition {
                 .filter(|(_, aborted)| aborted.count() > 0)
                 .collect(),
             compacted: self.compacted_entry(writer),
+            bulk: state.bulk.is_marked(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Neighbours: `append` adds to it, `commit` moves its pointers on, `cut` takes them back, `read` serves from it.
 
 use super::Loss;
+use super::bulk::Bulk;
 use super::epochs::Epochs;
 use super::producers::Producers;
 use super::replica::Replica;
@@ -86,6 +87,7 @@ pub(crate) struct State {
     /// Why it takes no appends, when damaged.
     pub(crate) damage: Option<String>,
     pub(super) replica: Replica,
+    pub(super) bulk: Bulk,
 }
 
 impl State {
@@ -111,6 +113,7 @@ impl State {
             loss: Loss::DiskFull,
             damage: None,
             replica: Replica::default(),
+            bulk: Bulk::default(),
         }
     }
 
@@ -127,6 +130,12 @@ impl State {
     /// Bytes that wait for a commit.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.sealed_bytes + self.open.size_bytes()
+    }
+
+    /// Bytes of sealed batches that a cycle could take.
+    pub(crate) fn ready_bytes(&self) -> usize {
+        let waiting = self.tail.iter().skip(self.position(self.committed));
+        waiting.take_while(|b| b.stage != Stage::Compressing).map(|b| b.bytes.len()).sum()
     }
 
     /// Seals the open batch, if there is one.

@@ -54,6 +54,11 @@ pub(crate) struct Writer {
     /// The producers as of `folded`: of all that the segments hold.
     pub(super) producers: Producers,
     pub(super) folded: Offset,
+    /// Base of the newest segment whose name bulk has made durable.
+    pub(super) named: Option<Offset>,
+    /// While a recovery applies the journal: first and end of the offsets that lie together in one segment, because the bytes
+    /// of some of them are nowhere else.
+    pub(super) kept: Vec<(Offset, Offset)>,
 }
 
 /// Why batches found no place.
@@ -100,6 +105,7 @@ impl Writer {
         self.reserve_next = RESERVE_BYTES_MIN;
         self.roll_next = false;
         self.folder_dirty = true;
+        self.named = None;
         // The segment that is active again is not what the persisted checkpoint has sealed.
         self.checkpointed = self.checkpointed.min(newest);
     }
@@ -192,7 +198,12 @@ impl Partition {
         for batch in batches {
             let size = batch.bytes.len() as u64;
             // Kafka's index of transactions is bounded like the others, and in memory until the segment is sealed.
+            let kept =
+                writer.kept.iter().find(|(from, end)| *from <= batch.base && batch.base < *end);
             let full = |s: &Segment| {
+                if let Some((from, _)) = kept.filter(|_| !writer.roll_next) {
+                    return s.base() < *from;
+                }
                 let old = now_ms.saturating_sub(s.times().first_append_ms) >= segment_ms;
                 let distant = batch.last.get() - s.base().get() > i64::from(i32::MAX);
                 let indexed = entries + 1 >= entries_max || s.aborted_bytes() >= index_bytes_max;
@@ -294,6 +305,8 @@ impl Partition {
         match self.open_segment(segment) {
             // Found missing by recovery, which has said so.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // What lies beyond may be all that is left of something.
+            _ if self.is_damaged() => {}
             file => {
                 let (file, written) = (file?, segment.written());
                 // One that is shorter is damaged: whoever reads it says so, and nothing is made up.
@@ -345,6 +358,11 @@ impl Partition {
     }
 
     pub(super) fn flush_locked(&self, writer: &mut Writer) -> Result<(), String> {
+        self.flush_placed(writer, false)
+    }
+
+    /// As [`Partition::flush_locked`]; `in_place`: the bytes are where they belong.
+    pub(super) fn flush_placed(&self, writer: &mut Writer, in_place: bool) -> Result<(), String> {
         let pending: Vec<TailBatch> = {
             let state = self.state.lock();
             let from = state.position(state.flushed);
@@ -367,7 +385,9 @@ impl Partition {
             let say = |e: io::Error| format!("writing {}: {e}", name.display());
             let file = self.open_segment(segment).map_err(say)?;
             let slices: Vec<IoSlice<'_>> = run.iter().map(|b| IoSlice::new(&b.bytes)).collect();
-            file.write_at(&slices, segment.written()).map_err(say)?;
+            if !in_place {
+                file.write_at(&slices, segment.written()).map_err(say)?;
+            }
             self.fold_written(writer, Some(segment), run.iter().map(|b| &b.bytes))
                 .map_err(|e| e.to_string())?;
             let notes: Vec<_> =

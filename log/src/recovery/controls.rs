@@ -9,7 +9,7 @@
 
 use crate::Offset;
 use crate::compaction::Swap;
-use crate::journal::cycle::Frame;
+use crate::journal::cycle::{Extent, Frame};
 use crate::partition::replica::Leadership;
 use std::collections::BTreeMap;
 
@@ -21,6 +21,8 @@ pub(super) struct PartitionControls {
     pub(super) leaderships: BTreeMap<u64, Leadership>,
     /// Compaction swaps in order, by handle.
     pub(super) swaps: BTreeMap<u64, Vec<Swap>>,
+    /// Extents with their cycles, by handle.
+    extents: BTreeMap<u64, Vec<(u64, Extent)>>,
     /// By handle: (cycle, offset) in order.
     truncations: BTreeMap<u64, Vec<(u64, Offset)>>,
 }
@@ -47,6 +49,9 @@ impl PartitionControls {
                 self.leaderships.insert(handle, leadership);
             }
             Frame::Swap { handle, swap } => self.swaps.entry(handle).or_default().push(swap),
+            Frame::Extent { handle, extent } => {
+                self.extents.entry(handle).or_default().push((number, extent));
+            }
             Frame::Metadata { .. } | Frame::Batches { .. } => {}
         }
     }
@@ -68,6 +73,19 @@ impl PartitionControls {
     pub(super) fn truncated(&self, handle: u64, cycle: u64) -> Option<Offset> {
         let later = self.truncations.get(&handle)?.iter().filter(|(number, _)| *number > cycle);
         later.map(|(_, to)| *to).min()
+    }
+
+    /// By partition the offsets that lie in one segment: from its base to the end of an extent in it, as far as truncations have
+    /// left that.
+    pub(super) fn spans(&self) -> Vec<(u64, Vec<(Offset, Offset)>)> {
+        let span = |handle: u64, (cycle, extent): &(u64, Extent)| {
+            let limit = self.truncated(handle, *cycle).unwrap_or(extent.end);
+            (extent.segment, extent.end.min(limit))
+        };
+        let of = |(handle, extents): (&u64, &Vec<_>)| {
+            (*handle, extents.iter().map(|e| span(*handle, e)).collect())
+        };
+        self.extents.iter().map(of).collect()
     }
 
     /// Whether there is a truncation of this partition.

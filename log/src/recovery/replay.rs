@@ -9,12 +9,13 @@ use super::parts::Stopwatch;
 use super::read::{Read, parse};
 use crate::LeaderEpoch;
 use crate::Offset;
-use crate::batch::{BatchHeader, HEADER_BYTES};
+use crate::batch::{self, BatchHeader, HEADER_BYTES};
 use crate::catalog::PartitionEntry;
 use crate::checkpoint::Checkpointer;
 use crate::commit::Committer;
 use crate::directory::{Directory, Wanted, aside};
-use crate::journal::cycle::Frame;
+use crate::encoding::crc32c;
+use crate::journal::cycle::{Extent, Frame};
 use crate::journal::ring::Slot;
 use crate::journal::{self, BLOCK_BYTES, Journal, Maker, Mark};
 use crate::log::{OpenError, Recovery};
@@ -87,6 +88,11 @@ impl Start {
             partition.drop_removed(start).map_err(self.io(partition.folder()))?;
         }
         self.replay_replicas(&partitions);
+        for (handle, spans) in self.read.controls.spans() {
+            if let Some(partition) = partitions.get(&handle) {
+                partition.keep_layout(spans);
+            }
+        }
         self.replay_batches(&partitions)?;
         self.settle(&partitions)?;
         if let Some(reason) = self.shared.offline() {
@@ -240,8 +246,7 @@ impl Start {
                     | Frame::Truncate { .. }
                     | Frame::Leadership { .. }
                     | Frame::Ends(_) => {}
-                    Frame::Batches { handle, at, bytes: batches } => {
-                        let length = batches.len();
+                    Frame::Batches { handle, .. } | Frame::Extent { handle, .. } => {
                         // A deleted topic's frames find no partition.
                         let Some(partition) = partitions.get(&handle) else { continue };
                         if number < partition.truncated_in() {
@@ -253,7 +258,16 @@ impl Start {
                             self.lose(partition, why);
                         }
                         let limit = self.read.controls.truncated(handle, number);
-                        self.apply(partition, bytes.slice(at..at + length), limit)?;
+                        match frame {
+                            Frame::Batches { at, bytes: batches, .. } => {
+                                let batches = bytes.slice(at..at + batches.len());
+                                self.apply(partition, batches, limit)?;
+                            }
+                            Frame::Extent { extent, .. } => {
+                                self.apply_extent(partition, &extent, limit)?;
+                            }
+                            _ => {}
+                        }
                     }
                 }
             }
@@ -274,7 +288,7 @@ impl Start {
         self.gathered_bytes = 0;
         for handle in std::mem::take(&mut self.gathered) {
             if let Some(partition) = partitions.get(&handle) {
-                self.place(partition)?;
+                self.place(partition, None)?;
             }
         }
         Ok(())
@@ -326,8 +340,58 @@ impl Start {
         Ok(())
     }
 
-    fn place(&self, partition: &Partition) -> Result<(), OpenError> {
-        partition.settle_replayed().map_err(|e| {
+    /// Applies the batches of an extent where they lie, if they are those that were synced.
+    fn apply_extent(
+        &mut self,
+        partition: &Arc<Partition>,
+        extent: &Extent,
+        limit: Option<Offset>,
+    ) -> Result<(), OpenError> {
+        let end = limit.map_or(extent.end, |limit| limit.min(extent.end));
+        // What the catalog has is not looked at: compaction may have replaced the file. What was cut is not there.
+        if partition.end_offset() >= end || end <= extent.first {
+            return Ok(());
+        }
+        // Also: they lie behind what the journal had before.
+        self.place(partition, None)?;
+        let (bytes, why) = match partition.read_extent(extent) {
+            Ok(bytes) if bytes.len() < extent.length as usize => (bytes, "its file ends there"),
+            // Where a truncation cut into them only a part is as it was.
+            Ok(bytes) if end == extent.end && crc32c(&bytes) != extent.crc => {
+                (bytes, "their CRC is wrong")
+            }
+            Ok(bytes) => (bytes, ""),
+            Err(e) => {
+                tracing::error!(?partition, error = %e, "an extent cannot be read");
+                (Vec::new(), "it cannot be read")
+            }
+        };
+        let mut intact = intact_bytes(&bytes, extent.first, end);
+        if !why.is_empty() && intact == extent.length as usize {
+            // What is wrong is in a header, outside the batch's own CRC: nobody knows in which.
+            intact = 0;
+        }
+        self.report.bytes_replayed += intact as u64;
+        self.apply(partition, Bytes::from(bytes).slice(..intact), limit)?;
+        self.place(partition, Some(extent))?;
+        let reached = partition.end_offset();
+        if reached >= end {
+            return Ok(());
+        }
+        partition.skip_to(end);
+        let why = format!(
+            "{partition:?}: acknowledged records at offsets {reached} to {} are lost: they were synced to segment {} from byte {} on, and {why}",
+            end.get() - 1,
+            extent.segment,
+            extent.byte
+        );
+        self.lose(partition, why);
+        Ok(())
+    }
+
+    /// `extent`: what was applied is that, and where it belongs.
+    fn place(&self, partition: &Partition, extent: Option<&Extent>) -> Result<(), OpenError> {
+        partition.settle_replayed(extent).map_err(|e| {
             let source = match e {
                 PlanError::Full => io::Error::from(io::ErrorKind::StorageFull),
                 PlanError::Io(why) => io::Error::other(why),
@@ -338,7 +402,7 @@ impl Start {
 
     /// Records up to `end` were acknowledged and their cycle is lost: the segment may have them.
     fn make_up(&mut self, partition: &Arc<Partition>, end: Offset) -> Result<(), OpenError> {
-        self.place(partition)?;
+        self.place(partition, None)?;
         if partition.end_offset() >= end {
             return Ok(());
         }
@@ -376,7 +440,7 @@ impl Start {
         all.sort_by_key(|p| p.handle());
         for partition in all {
             let before = self.catalog_end(&partition);
-            self.place(&partition)?;
+            self.place(&partition, None)?;
             // A partition that no catalog names has the durability in force that it was made with, whatever the settings ask for
             // since: it is scanned too. One that the journal has is found to have nothing more.
             let unjournalled = partition.is_memory() || !partition.is_in_catalog();
@@ -388,7 +452,10 @@ impl Start {
                 continue;
             }
             let truncated = self.read.controls.truncates(partition.handle());
-            let changed = scan || truncated || partition.end_offset() != before;
+            let changed = scan
+                || truncated
+                || partition.end_offset() != before
+                || self.report.unclean && partition.may_have_more();
             if changed && !partition.is_damaged() {
                 let cut = partition.cut_file().and_then(|()| {
                     partition.remove_strays().map_err(|e| format!("{partition:?}: {e}"))
@@ -397,6 +464,7 @@ impl Start {
                     self.lose(&partition, why);
                 }
             }
+            partition.keep_layout(Vec::new());
             partition.publish_replayed();
         }
         Ok(())
@@ -480,4 +548,19 @@ impl Start {
             shared,
         }
     }
+}
+
+/// Bytes of the batches at the front that are intact, follow one another from `first` on and end at or below `end`.
+fn intact_bytes(bytes: &[u8], first: Offset, end: Offset) -> usize {
+    let (mut at, mut next) = (0, first.get());
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        match batch::verify(rest) {
+            Ok(header) if header.base_offset == next && header.last_offset() < end.get() => {
+                at += header.size_bytes();
+                next = header.last_offset() + 1;
+            }
+            _ => break,
+        }
+    }
+    at
 }

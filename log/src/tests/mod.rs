@@ -1,5 +1,6 @@
 //! The engine as a whole, stepped on one thread, over the machine's own disk and over the fake one.
 
+mod bulk;
 mod compression;
 mod directories;
 mod faults;
@@ -29,6 +30,7 @@ pub(crate) fn options(dir: &Path) -> LogOptions {
         commit_delay: Duration::ZERO,
         commit_delay_max: Duration::from_millis(100),
         journal_bytes_per_day: None,
+        bulk_bytes: 0,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 1 << 20,
         memory_sync: Duration::from_secs(1),

@@ -86,7 +86,9 @@ impl Sim {
         values: &[Vec<u8>],
     ) {
         let (epoch, now_ms) = (base.epoch.get(), self.clock.wall_ms());
-        if !self.part(topic, partition).replicated {
+        // One whose making is not committed may be in an epoch that is not either: they go together.
+        let part = self.part(topic, partition);
+        if !part.replicated && part.created {
             self.model.epoch = self.model.epoch.max(epoch);
         }
         let model = self.part(topic, partition);

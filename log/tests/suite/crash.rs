@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Journal rotation, segment rolls, checkpoints, topics made and deleted and made again, both durabilities,
 /// deletion of records and retention, producers that repeat themselves, transactions committed and aborted, replicas that
-/// follow, are cut back and lead, a topic that is compacted.
+/// follow, are cut back and lead, a topic that is compacted; and one that is written in bulk.
 pub(crate) fn script() -> Vec<Step> {
     use Step::{
         Alter, Append, Checkpoint, Commit, Create, Delete, Grow, Housekeep, InTransaction, LookUp,
@@ -37,6 +37,12 @@ pub(crate) fn script() -> Vec<Step> {
         Checkpoint,
         Create { topic: "again", partitions: 1, settings: fsync.clone() },
         append("again", 0, 5),
+        Create {
+            topic: "bulky",
+            partitions: 1,
+            settings: TopicSettings { segment_ms: 5_000, ..fsync.clone() },
+        },
+        append("bulky", 0, 11),
         Commit,
     ];
     // Each transaction lies over two rounds and two partitions, its markers in one cycle or in two.
@@ -104,6 +110,7 @@ pub(crate) fn script() -> Vec<Step> {
         }
         steps.extend(replicas(round));
         steps.extend(keyed(round));
+        steps.extend(bulk(round));
     }
     steps.push(append("sensors", 0, 1));
     steps
@@ -155,6 +162,29 @@ fn keyed(round: u32) -> Vec<Step> {
         _ => {}
     }
     steps
+}
+
+/// One partition with so much to commit that it goes past the journal, once a catalog allows it: between cycles of its own that
+/// do not, over the end of a segment, with everything that may come between its three parts.
+fn bulk(round: u32) -> Vec<Step> {
+    let append = |records| Step::Append { topic: "bulky", partition: 0, records, bytes: 300 };
+    match round {
+        1 | 2 => vec![append(11), Step::Turn, Step::Turn, append(1), Step::Turn, Step::Commit],
+        3 => vec![append(11), Step::Turn, Step::Checkpoint, Step::Turn, Step::Checkpoint],
+        5 => vec![append(2), Step::Commit, append(11), append(11), Step::Commit],
+        7 => vec![
+            append(12),
+            Step::Turn,
+            Step::Trim { topic: "bulky", partition: 0, eighths: 4 },
+            Step::Turn,
+            Step::Turn,
+            Step::Housekeep,
+        ],
+        // Some of them past the age of a segment, which a recovery would see otherwise.
+        12 | 16 => vec![append(3), Step::Commit, Step::Wait { ms: 6_000 }, append(11)],
+        17 => vec![append(11), Step::Turn, Step::Delete { topic: "bulky" }, Step::Commit],
+        _ => vec![],
+    }
 }
 
 /// What happens to replicas in a round: one whose batches the journal has, and one that is scanned after a crash.
@@ -232,6 +262,7 @@ fn script_changes(dirs: usize) -> u64 {
     assert!(stats.checkpoints >= 3, "{stats:?}");
     let around = stats.journal_bytes > stats.journal_size_bytes;
     assert!(around || dirs > 1, "once around the ring: {stats:?}");
+    assert!(stats.bulk_bytes > 6_000, "past the journal: {stats:?}");
     assert_eq!(sim.refused, 0);
     let compaction = stats.compaction;
     assert!(compaction.passes >= 5 && compaction.removed_bytes > 2_000, "{compaction:?}");
@@ -244,6 +275,7 @@ fn script_changes(dirs: usize) -> u64 {
 /// A life in one data directory, or in two.
 pub(crate) fn in_dirs(seed: u64, dirs: usize) -> Sim {
     let mut sim = Sim::new(seed);
+    sim.options.bulk_bytes = 3_000;
     if dirs == 2 {
         sim.options.dirs.push("/more".into());
     }

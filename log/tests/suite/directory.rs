@@ -100,6 +100,7 @@ fn appends_of_many_threads_are_durable_and_in_order() {
     let options = LogOptions {
         dirs: vec![dir.path().to_owned()],
         journal_file_bytes: 1 << 20,
+        bulk_bytes: 0,
         uncommitted_bytes_max: 16 << 20,
         ..options()
     };

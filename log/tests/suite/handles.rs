@@ -120,6 +120,7 @@ fn live(dir: &Path) {
     let options = LogOptions {
         dirs: vec![dir.to_owned()],
         journal_file_bytes: 8 << 20,
+        bulk_bytes: 4 << 20,
         uncommitted_bytes_max: 256 << 20,
         tail_bytes_max: 1 << 20,
         open_files_max: handles / 4,

@@ -28,4 +28,4 @@ mod transactions;
 mod verify;
 
 /// All topics of the scripts.
-const TOPICS: [&str; 7] = ["sensors", "fast", "again", "small", "wide", "old", "keyed"];
+const TOPICS: [&str; 8] = ["sensors", "fast", "again", "small", "wide", "old", "keyed", "bulky"];

@@ -41,6 +41,7 @@ fn lives(seed: u64) -> (u64, u64) {
     let mut random = Random(seed);
     let mut sim = Sim::new(seed);
     sim.options.journal_files = 2 + random.below(3) as u32;
+    sim.options.bulk_bytes = [0, 900][(seed % 2) as usize];
     if random.below(3) == 0 {
         sim.options.dirs.push("/more".into());
     }
@@ -192,6 +193,10 @@ fn step(random: &mut Random, sim: &Sim) -> Step {
         };
         return Step::Replica { topic, partition, what };
     }
+    if sim.options.bulk_bytes > 0 && random.below(12) == 0 {
+        // Nothing is taken in bulk before a catalog allows it.
+        return Step::Checkpoint;
+    }
     match random.below(50) {
         // A directory that fails for want of room is another life's subject.
         0 | 1 if sim.options.dirs.len() == 1 => {
@@ -244,6 +249,7 @@ fn plain(random: &mut Random, model: &TopicModel, topic: &'static str, partition
             Step::Marker { topic, partition, producer, commit: random.below(2) == 0 }
         }
         31 => Step::ReadCommitted { topic, partition },
+        32..=34 => Step::Turn,
         _ => Step::Commit,
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn options() -> LogOptions {
         commit_delay: Duration::ZERO,
         commit_delay_max: Duration::from_millis(100),
         journal_bytes_per_day: None,
+        bulk_bytes: 0,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),

@@ -105,8 +105,10 @@ pub(crate) enum Step {
     Die {
         directory: usize,
     },
-    /// One cycle of the commit thread.
+    /// Cycles of the commit thread, and what they leave to others, until nothing waits.
     Commit,
+    /// One step of that.
+    Turn,
     /// One turn of the housekeeping thread.
     Housekeep,
     /// Compaction of all that is due, with these steps between its pieces.
@@ -162,6 +164,7 @@ impl Sim {
                 let log = self.log().clone();
                 while log.step_commit() {}
             }
+            Step::Turn => drop(self.log().step_commit()),
             Step::Housekeep => {
                 self.allow_retention();
                 self.log().step_upkeep();

@@ -20,6 +20,7 @@ pub fn options() -> LogOptions {
         journal_file_bytes: 32 << 10,
         journal_files: 3,
         commit_delay: Duration::ZERO,
+        bulk_bytes: 4 << 20,
         uncommitted_bytes_max: 1 << 20,
         tail_bytes_max: 8 << 10,
         memory_sync: Duration::from_secs(1),

@@ -68,6 +68,7 @@ impl Harness {
             commit_delay: Duration::ZERO,
             commit_delay_max: Duration::from_millis(100),
             journal_bytes_per_day: None,
+            bulk_bytes: 4 << 20,
             uncommitted_bytes_max: 16 << 20,
             tail_bytes_max: 8 << 20,
             memory_sync: Duration::from_secs(1),
