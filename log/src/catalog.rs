@@ -24,6 +24,7 @@
 //! | 2 replica | of a replicated partition: leadership, 16 bytes as in the journal (`partition::replica`); u64 cycle of the last truncation that the entry has behind it |
 //! | 3 compaction | `compaction::swap` has its table |
 //! | 6 lost | u32 count of ranges of offsets whose records were lost to damage: first i64, end i64 (exclusive), rising |
+//! | 7 damaged | as 6: what readers could not read, and no repair has judged yet (a report, which no reader relies upon) |
 //!
 //! Behind the partitions, from version 2 on, sections of the directory as a whole, in the same form:
 //!
@@ -67,6 +68,7 @@ const SECTION_TRANSACTIONS: u8 = 1;
 const SECTION_REPLICA: u8 = 2;
 const SECTION_COMPACTED: u8 = 3;
 const SECTION_LOST: u8 = 6;
+const SECTION_DAMAGED: u8 = 7;
 
 /// Of the directory as a whole.
 const DIRECTORY_ACCOUNT: u8 = 1;
@@ -105,6 +107,8 @@ pub(crate) struct PartitionEntry {
     pub(crate) bulk: bool,
     /// Offsets whose records were lost to damage, as a repair found: first and end of each.
     pub(crate) lost: Vec<(i64, i64)>,
+    /// Offsets that readers could not read.
+    pub(crate) damaged: Vec<(i64, i64)>,
 }
 
 /// The whole catalog.
@@ -327,6 +331,25 @@ fn put_section(out: &mut Vec<u8>, tag: u8, content: &[u8]) {
     out.extend_from_slice(content);
 }
 
+fn encode_ranges(ranges: &[(i64, i64)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + ranges.len() * 16);
+    out.put_u32(ranges.len() as u32);
+    for (first, end) in ranges {
+        out.put_i64(*first);
+        out.put_i64(*end);
+    }
+    out
+}
+
+fn decode_ranges(f: &mut Fields<'_>) -> Option<Vec<(i64, i64)>> {
+    let count = f.count(16)?;
+    let mut ranges = Vec::with_capacity(count);
+    for _ in 0..count {
+        ranges.push((f.i64()?, f.i64()?));
+    }
+    (ranges.iter().all(|(first, end)| first < end) && ranges.is_sorted()).then_some(ranges)
+}
+
 impl PartitionEntry {
     /// What came with version 2: (tag, content) each.
     fn sections(&self) -> Vec<(u8, Vec<u8>)> {
@@ -346,13 +369,10 @@ impl PartitionEntry {
             sections.push((SECTION_COMPACTED, content));
         }
         if !self.lost.is_empty() {
-            let mut content = Vec::with_capacity(4 + self.lost.len() * 16);
-            content.put_u32(self.lost.len() as u32);
-            for (first, end) in &self.lost {
-                content.put_i64(*first);
-                content.put_i64(*end);
-            }
-            sections.push((SECTION_LOST, content));
+            sections.push((SECTION_LOST, encode_ranges(&self.lost)));
+        }
+        if !self.damaged.is_empty() {
+            sections.push((SECTION_DAMAGED, encode_ranges(&self.damaged)));
         }
         sections
     }
@@ -381,14 +401,8 @@ impl PartitionEntry {
         let mut f = Fields::new(content);
         match tag {
             SECTION_TRANSACTIONS => self.read_transactions(&mut f)?,
-            SECTION_LOST => {
-                for _ in 0..f.count(16)? {
-                    self.lost.push((f.i64()?, f.i64()?));
-                }
-                if !self.lost.iter().all(|(first, end)| first < end) || !self.lost.is_sorted() {
-                    return None;
-                }
-            }
+            SECTION_LOST => self.lost = decode_ranges(&mut f)?,
+            SECTION_DAMAGED => self.damaged = decode_ranges(&mut f)?,
             SECTION_REPLICA => {
                 self.leadership = Some(Leadership::decode(&mut f)?);
                 self.truncated_in = f.u64()?;
@@ -467,6 +481,7 @@ impl PartitionEntry {
             compacted: CompactedEntry::default(),
             bulk: flags & FLAG_BULK != 0,
             lost: Vec::new(),
+            damaged: Vec::new(),
         };
         if version == 1 {
             entry.producers = Producers::decode_version_1(f, log_clock_ms)?;

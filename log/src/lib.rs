@@ -10,6 +10,7 @@ mod commit;
 mod compaction;
 mod compressor;
 mod create;
+mod damage;
 mod directory;
 pub mod disk;
 mod encoding;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a topic's name in its partitions' folder names: leaves room for a partition number and a handle.
-const FOLDER_TOPIC_BYTES_MAX: usize = 200;
+pub(crate) const FOLDER_TOPIC_BYTES_MAX: usize = 200;
 
 /// Bytes that a partition takes in the record of metadata that makes it; the rest of the record is less than a hundred such.
 const PARTITION_RECORD_BYTES: usize = 10;

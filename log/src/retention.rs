@@ -180,7 +180,8 @@ impl Directory {
         if expire {
             self.expire_producers();
         }
-        if checkpoint {
+        // Damage that was met is known after a restart once a catalog has it.
+        if checkpoint || self.shared.damage.take_unsaved() {
             self.ask_checkpoint();
         }
         self.label_one(now);

@@ -11,6 +11,7 @@ use crate::bulk::{Bulk, Job};
 use crate::clock::Clock;
 use crate::compaction::{CompactionCounters, SwapRequest};
 use crate::compressor::Compressor;
+use crate::damage::Damage;
 use crate::disk::{Disk, Filesystem};
 use crate::metadata::DirectoryNumber;
 use crate::partition::replica::Leadership;
@@ -23,15 +24,12 @@ use crate::segment::{Key, Segment};
 use crate::space::EarlyRemovals;
 use crate::{Offset, Partition};
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Damaged places that are remembered; further ones are answered to their readers all the same.
-const DAMAGE_MAX: usize = 100;
 
 /// What all directories of a node share.
 #[derive(Clone)]
@@ -114,8 +112,7 @@ pub(crate) struct Shared {
     closing: Arc<AtomicBool>,
     offline: AtomicBool,
     offline_reason: Mutex<Option<String>>,
-    /// Damage that readers met: (file, byte) and what it is.
-    damage: Mutex<BTreeMap<(String, u64), String>>,
+    pub(crate) damage: Damage,
 }
 
 impl std::fmt::Debug for Shared {
@@ -262,7 +259,7 @@ impl Shared {
             closing: Arc::clone(&common.closing),
             offline: AtomicBool::new(false),
             offline_reason: Mutex::new(None),
-            damage: Mutex::default(),
+            damage: Damage::default(),
         }
     }
 
@@ -339,21 +336,6 @@ impl Shared {
 
     pub(crate) fn notify(&self) {
         self.moved.send_modify(|n| *n += 1);
-    }
-
-    /// A reader met damage: says so once per place, and keeps it for [`crate::LogStats`].
-    pub(crate) fn note_damage(&self, file: &str, byte: u64, detail: impl std::fmt::Display) {
-        let mut damage = self.damage.lock();
-        if damage.len() >= DAMAGE_MAX || damage.contains_key(&(file.to_owned(), byte)) {
-            return;
-        }
-        tracing::error!("{detail}");
-        damage.insert((file.to_owned(), byte), detail.to_string());
-    }
-
-    /// The damage that readers met, a sentence each.
-    pub(crate) fn damage(&self) -> Vec<String> {
-        self.damage.lock().values().cloned().collect()
     }
 
     /// Lets go of a segment whose files are removed, cut or replaced: the open file, and what is loaded of it.

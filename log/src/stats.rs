@@ -62,7 +62,7 @@ pub struct LogStats {
     pub checkpoints: u64,
     /// Why nothing can be written at all, if so: every directory is offline. See `directories` for one alone.
     pub offline: Option<String>,
-    /// Damaged places in segments that readers met since the start, a sentence each; at most 100.
+    /// Damaged places in segments that readers met and no repair has mended since, a sentence each; at most 100 in a directory.
     pub damage: Vec<String>,
     /// Some partition refuses appends because the disk is full.
     pub disk_full: bool,
@@ -197,7 +197,7 @@ impl LogStats {
         self.bulk_bytes += get(&c.bulk_bytes);
         self.bulk_ns += get(&c.bulk_ns);
         self.producers_expired += get(&c.producers_expired);
-        self.damage.extend(shared.damage());
+        self.damage.extend(shared.damage.sentences());
         self.add_compaction(shared);
         let disk_full = c.partitions_full.load(Ordering::Relaxed) > 0;
         self.disk_full |= disk_full;

@@ -104,12 +104,9 @@ impl Directory {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 cleaner.waits.insert(partition.handle(), now_ns.saturating_add(RETRY_AFTER_NS));
             }
-            Err(PassError::Damaged { path, byte, reason }) => {
-                let file = path.display().to_string();
-                let detail = format!(
-                    "damaged batch in {file} at byte {byte}: {reason}; {partition:?} is not compacted"
-                );
-                self.shared.note_damage(&file, byte, detail);
+            Err(error @ PassError::Damaged { offset, .. }) => {
+                tracing::error!(?partition, %error, "it is not compacted");
+                partition.note_damage_at(offset, &error);
                 counters.failures.fetch_add(1, Ordering::Relaxed);
                 counters.uncleanable.fetch_add(1, Ordering::Relaxed);
                 cleaner.waits.insert(partition.handle(), u64::MAX);

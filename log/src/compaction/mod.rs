@@ -73,6 +73,8 @@ pub(crate) enum PassError {
         path: PathBuf,
         /// Byte in it.
         byte: u64,
+        /// The offset that should stand there.
+        offset: i64,
         /// What is wrong.
         reason: crate::batch::BatchError,
     },

@@ -380,6 +380,7 @@ impl Writing {
         let header = BatchHeader::parse(bytes).map_err(|reason| PassError::Damaged {
             path: self.path.clone(),
             byte: self.at,
+            offset: self.segment.base().get(),
             reason,
         })?;
         self.horizon_ms = latest(self.horizon_ms, horizon_ms);
@@ -465,7 +466,8 @@ impl<'a> Batches<'a> {
     }
 
     fn damaged(&self, reason: BatchError) -> PassError {
-        PassError::Damaged { path: self.path.clone(), byte: self.at, reason }
+        let (path, offset) = (self.path.clone(), self.next_offset);
+        PassError::Damaged { path, byte: self.at, offset, reason }
     }
 
     /// The records of the batch that was returned last.
@@ -473,6 +475,7 @@ impl<'a> Batches<'a> {
         Body::of(bytes, header).map_err(|reason| PassError::Damaged {
             path: self.path.clone(),
             byte: self.at - header.size_bytes() as u64,
+            offset: header.base_offset,
             reason,
         })
     }

@@ -6,21 +6,25 @@
 //! as `<20 digits>.log.mended` and synced; then the catalog names them and the lost offsets; then the old files are
 //! moved aside and the new ones take their names.
 //!
-//! Invariant: a new file holds batches of the old one byte for byte, each of which was whole.
+//! Invariant: a new file holds batches of the old one, each of which was whole, byte for byte but for a leader epoch that rotted:
+//! it lies outside the CRC, and the catalog knows it too.
 //! Neighbours: [`super::segment`] finds the runs, [`super::repair`] runs this over all partitions, [`super::quarantine`].
 
 use super::quarantine::Quarantine;
 use super::segment::{Bounds, Step, Walk};
 use super::survey::InspectError;
-use crate::Offset;
 use crate::catalog::{PartitionEntry, SegmentEntry};
 use crate::disk::{Disk, DiskFile, OpenMode, read_full_at};
+use crate::partition::epochs::Epochs;
 use crate::segment::{HINTS, path};
+use crate::{LeaderEpoch, Offset};
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 const PIECE_BYTES: usize = 1 << 20;
+/// Where a batch has its leader epoch.
+const EPOCH_AT: u64 = 12;
 /// What a new file is called until the catalog names it.
 const MENDED: &str = "log.mended";
 
@@ -31,6 +35,8 @@ struct Run {
     end: i64,
     /// Bytes of the old file: from, to.
     pieces: Vec<(u64, u64)>,
+    /// Leader epochs that are to be other ones: where the batch begins in the new file, and the epoch.
+    epochs: Vec<(u64, LeaderEpoch)>,
 }
 
 /// Judges a partition's segments anew, and writes what is whole of the damaged ones beside them. `entry` says afterwards what
@@ -55,9 +61,9 @@ pub(crate) fn partition(
         }
         let bounds = Bounds { base: segment.base, end, holes };
         let file = path(folder, Offset::new(segment.base).unwrap_or_default(), "log");
-        let found = runs(disk, &file, segment, bounds)?;
-        let whole =
-            matches!(&found.runs[..], [run] if run.entry == *segment) && found.lost.is_empty();
+        let found = runs(disk, &file, segment, bounds, &entry.epochs)?;
+        let is_same = |run: &Run| run.entry == *segment && run.epochs.is_empty();
+        let whole = matches!(&found.runs[..], [run] if is_same(run)) && found.lost.is_empty();
         lost.extend(&found.lost);
         next = end;
         if whole {
@@ -72,6 +78,11 @@ pub(crate) fn partition(
             file.display()
         ))?;
         for run in found.runs {
+            for (byte, epoch) in &run.epochs {
+                quarantine.note(format!(
+                    "{name}: the batch at byte {byte} gets leader epoch {epoch} again"
+                ))?;
+            }
             write(disk, folder, &file, &run)?;
             segments.push(run.entry);
         }
@@ -85,6 +96,8 @@ pub(crate) fn partition(
         quarantine.note(format!("{name}: offsets {first} to {} are lost", end - 1))?;
     }
     entry.offline = false;
+    // Judged: it is among what is lost, or it is whole.
+    entry.damaged.clear();
     entry.lost.extend(lost);
     entry.lost.sort_unstable();
     // What was known of aborted transactions holds for each part.
@@ -113,6 +126,7 @@ fn runs(
     name: &Path,
     segment: &SegmentEntry,
     bounds: Bounds,
+    epochs: &Epochs,
 ) -> Result<Found, InspectError> {
     let (mut runs, mut lost): (Vec<Run>, Vec<(i64, i64)>) = (Vec::new(), Vec::new());
     let file = match disk.open(name, OpenMode::Read) {
@@ -154,12 +168,18 @@ fn runs(
                         },
                         end: header.base_offset,
                         pieces: Vec::new(),
+                        epochs: Vec::new(),
                     });
                 }
                 let Some(run) = runs.last_mut() else { continue };
                 match run.pieces.last_mut() {
                     Some(piece) if piece.1 == whole.byte => piece.1 = whole.end(),
                     _ => run.pieces.push((whole.byte, whole.end())),
+                }
+                // No CRC covers it, so a batch with a wrong one is whole.
+                let known = Offset::new(header.base_offset).and_then(|base| epochs.of(base));
+                if let Some(epoch) = known.filter(|e| e.get() != header.partition_leader_epoch) {
+                    run.epochs.push((run.entry.bytes, epoch));
                 }
                 run.entry.bytes += header.size_bytes() as u64;
                 run.end = header.last_offset() + 1;
@@ -194,6 +214,10 @@ fn write(disk: &dyn Disk, folder: &Path, from: &Path, run: &Run) -> Result<(), I
     for (first, end) in &run.pieces {
         copy(&*source, &*file, *first, *end, to).map_err(&io)?;
         to += end - first;
+    }
+    for (batch, epoch) in &run.epochs {
+        let bytes = epoch.get().to_be_bytes();
+        file.write_at(&[IoSlice::new(&bytes)], batch + EPOCH_AT).map_err(&io)?;
     }
     file.sync_data().map_err(&io)?;
     disk.sync_dir(folder).map_err(InspectError::io(folder))
@@ -255,7 +279,7 @@ pub(crate) fn swap(
 }
 
 /// Moves a segment's log and its hints, which are those of what it was.
-fn set_aside(
+pub(super) fn set_aside(
     disk: &dyn Disk,
     folder: &Path,
     base: i64,

@@ -15,6 +15,7 @@ mod hints;
 mod mend;
 mod overlay;
 mod quarantine;
+mod rebuild;
 mod repair;
 mod segment;
 mod survey;

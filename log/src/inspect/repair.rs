@@ -1,7 +1,7 @@
 //! `headwater log repair`: makes a damaged directory one that can be served, and says what is lost.
 //!
-//! In order: the superblock (its id is in the catalogs and in the journal's files); files of the ring that belong elsewhere; then a
-//! start, which applies the journal, and an orderly end; then every partition with damage ([`super::mend`]); indexes that
+//! In order: the superblock (its id is in the catalogs and in the journal's files); files of the ring that belong elsewhere; a
+//! catalog where neither slot can be read ([`super::rebuild`]); then a start, which applies the journal, and an orderly end; then every partition with damage ([`super::mend`]); indexes that
 //! disagree with their log go aside and are made again by their next reader; at last `verify`.
 //!
 //! A dry run is the same on an overlay, so that what it says is what would be done. Each step leaves a directory on which this
@@ -15,6 +15,7 @@ use super::held::Held;
 use super::mend;
 use super::overlay::Overlay;
 use super::quarantine::Quarantine;
+use super::rebuild;
 use super::survey::{self, InspectError, Survey, ring_numbers};
 use super::verify::{Progress, Verdict, judge};
 use crate::catalog::{self, Catalog};
@@ -56,7 +57,11 @@ pub fn repair(
     let surveys = survey::take_all(&disk, dirs)?;
     let before = judge(&disk, &surveys, Arc::clone(&clock), watch)?;
     let mut repaired = Repaired { after: before.clone(), before, ..Repaired::default() };
-    if repaired.before.is_well() && !is_half_mended(&*disk, dirs) {
+    let remembers = |survey: &Survey| {
+        survey.catalog().is_some_and(|c| c.partitions.iter().any(|p| !p.damaged.is_empty()))
+    };
+    if repaired.before.is_well() && !is_half_mended(&*disk, dirs) && !surveys.iter().any(remembers)
+    {
         return Ok(repaired);
     }
     let _locks: Vec<Box<dyn LockGuard>>;
@@ -68,19 +73,22 @@ pub fn repair(
     } else {
         Arc::new(Overlay::new(disk))
     };
-    for dir in dirs {
-        let mut quarantine = Quarantine::new(&*disk, dir, clock.wall_ms());
-        let result = prepare(&disk, dir, &mut quarantine);
+    let mut broken = Vec::with_capacity(dirs.len());
+    let mut quarantines: Vec<_> =
+        dirs.iter().map(|dir| Quarantine::new(&*disk, dir, clock.wall_ms())).collect();
+    let result = prepare(&disk, dirs, &mut quarantines, clock.wall_ms(), &mut broken);
+    for quarantine in &mut quarantines {
         repaired.done.append(&mut quarantine.done);
         repaired.quarantine.extend(quarantine.folder().map(Path::to_owned));
-        result?;
     }
+    result?;
     let sparse = settle(&disk, dirs, &clock, &mut repaired.done)?;
     let surveys = survey::take_all(&disk, dirs)?;
     let found = judge(&disk, &surveys, Arc::clone(&clock), watch)?;
-    for survey in &surveys {
+    for (survey, broken) in surveys.iter().zip(&broken) {
         let mut quarantine = Quarantine::new(&*disk, &survey.dir, clock.wall_ms());
-        let result = mend_directory(&disk, survey, &found, &sparse, &mut quarantine);
+        let result = keep_orphans(&*disk, survey, *broken, &mut quarantine)
+            .and_then(|()| mend_directory(&disk, survey, &found, &sparse, &mut quarantine));
         repaired.done.append(&mut quarantine.done);
         repaired.quarantine.extend(quarantine.folder().map(Path::to_owned));
         result?;
@@ -112,8 +120,27 @@ fn is_half_mended(disk: &dyn Disk, dirs: &[PathBuf]) -> bool {
     })
 }
 
-/// What must be right before anything can be started: the superblock, and that the ring is this directory's.
+/// What must be right before anything can be started, in all directories: superblocks, that the rings are theirs, catalogs.
 fn prepare(
+    disk: &Arc<dyn Disk>,
+    dirs: &[PathBuf],
+    quarantines: &mut [Quarantine<'_>],
+    now_ms: i64,
+    broken: &mut Vec<bool>,
+) -> Result<(), InspectError> {
+    for (dir, quarantine) in dirs.iter().zip(&mut *quarantines) {
+        prepare_identity(disk, dir, quarantine)?;
+    }
+    let look = |dir: &PathBuf| Survey::look(Arc::clone(disk), dir, None);
+    let surveys = dirs.iter().map(look).collect::<Result<Vec<_>, _>>()?;
+    rebuild::catalogs(&**disk, &surveys, quarantines, now_ms)?;
+    for (dir, quarantine) in dirs.iter().zip(quarantines) {
+        broken.push(keep_broken_ring(disk, dir, quarantine)?);
+    }
+    Ok(())
+}
+
+fn prepare_identity(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     quarantine: &mut Quarantine<'_>,
@@ -150,12 +177,20 @@ fn prepare(
             quarantine.put(&path, "it belongs to another place or another data directory")?;
         }
     }
+    Ok(())
+}
+
+/// A ring in which cycles are missing is written over by the start that follows. Answers whether it is one.
+fn keep_broken_ring(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    quarantine: &mut Quarantine<'_>,
+) -> Result<bool, InspectError> {
     let survey = Survey::look(Arc::clone(disk), dir, None)?;
-    let Some(catalog) = survey.catalog() else {
-        let why = "neither slot of the catalog can be read";
-        return Err(InspectError::BeyondRepair { dir: dir.to_owned(), why: why.into() });
+    let (Some(catalog), Ok(Some(superblock))) = (survey.catalog(), &survey.superblock) else {
+        return Ok(false);
     };
-    let chain = journal::replay::walk(&survey.slots, &id, catalog.mark)
+    let chain = journal::replay::walk(&survey.slots, &superblock.directory_id, catalog.mark)
         .map_err(InspectError::io(&dir.join("journal")))?;
     if !chain.gaps.is_empty() {
         for slot in &survey.slots {
@@ -163,7 +198,7 @@ fn prepare(
             quarantine.copy(&path, "cycles in it that had been synced cannot be read")?;
         }
     }
-    Ok(())
+    Ok(!chain.gaps.is_empty())
 }
 
 /// The id that a directory's other files were written with.
@@ -211,6 +246,26 @@ fn settle(
     Ok(sparse)
 }
 
+/// With cycles of the journal the making of a topic may be lost: the next start but one would remove its folder.
+fn keep_orphans(
+    disk: &dyn Disk,
+    survey: &Survey,
+    broken: bool,
+    quarantine: &mut Quarantine<'_>,
+) -> Result<(), InspectError> {
+    let Some(catalog) = survey.catalog().filter(|_| broken) else { return Ok(()) };
+    let folders = folders(catalog, &survey.dir);
+    let topics = survey.dir.join("topics");
+    for entry in disk.list(&topics).map_err(InspectError::io(&topics))? {
+        let folder = topics.join(&entry.name);
+        let known = folders.values().any(|(known, _)| *known == folder);
+        if entry.is_dir && !known && !entry.name.ends_with(".deleted") {
+            quarantine.put(&folder, "no topic is known that it belongs to")?;
+        }
+    }
+    Ok(())
+}
+
 /// Mends every partition of a directory that something was found in.
 fn mend_directory(
     disk: &Arc<dyn Disk>,
@@ -235,6 +290,10 @@ fn mend_directory(
         let Some((folder, name)) = folders.get(&entry.handle) else { continue };
         mend::swap(&**disk, folder, entry, quarantine)?;
         if !damaged(folder) && !entry.offline {
+            if !std::mem::take(&mut entry.damaged).is_empty() {
+                changed = true;
+                quarantine.note(format!("{name}: what readers found damaged is whole now"))?;
+            }
             continue;
         }
         let holes = sparse.get(&entry.handle).cloned().unwrap_or_default();

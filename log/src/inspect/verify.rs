@@ -8,14 +8,15 @@
 
 use super::finding::{Finding, Lost, Severity};
 use super::hints;
+use super::rebuild;
 use super::segment::{Bounds, Step, Walk};
 use super::survey::{self, InspectError, Survey};
-use crate::Partition;
 use crate::catalog::Found;
 use crate::clock::Clock;
 use crate::disk::{Disk, OpenMode, read_full_at};
 use crate::journal;
 use crate::segment::{Segment, path};
+use crate::{Offset, Partition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -203,9 +204,13 @@ fn judge_files(survey: &Survey, verdict: &mut Verdict) {
                 verdict.add(Finding::notice(file, what, other));
             }
             Found::Absent => {
-                verdict.add(Finding::damage(file, "it is missing, and so is the other slot"))
+                let what = "it is missing, and the other slot is not intact";
+                verdict.add(rebuild::advise(Finding::damage(file, what)));
             }
-            Found::Damaged => verdict.add(Finding::damage(file, "neither slot is intact")),
+            Found::Damaged => {
+                let what = "it is damaged, and the other slot is not intact";
+                verdict.add(rebuild::advise(Finding::damage(file, what)));
+            }
         }
     }
     for number in &survey.unfinished {
@@ -230,7 +235,7 @@ impl Judge<'_> {
         let (segments, _) = partition.segments_and_checkpoint();
         let positions = partition.positions();
         let mut next = positions.log_start.get();
-        let mut epoch = 0;
+        let told = self.verdict.findings.len();
         for (i, segment) in segments.iter().enumerate() {
             let base = segment.base().get();
             let end = segments.get(i + 1).map_or(positions.log_end, |next| next.base()).get();
@@ -241,7 +246,7 @@ impl Judge<'_> {
                 self.lose(partition, Finding::damage(&file, what), next, Some(base));
             }
             let bounds = Bounds { base, end, holes };
-            next = self.segment(partition, segment, &file, bounds, &mut epoch)?.max(end);
+            next = self.segment(partition, segment, &file, bounds)?.max(end);
             if i + 1 < segments.len() {
                 self.offset_index(partition, segment, bounds)?;
                 for finding in hints::judge(self.disk, partition, segment)? {
@@ -249,7 +254,24 @@ impl Judge<'_> {
                 }
             }
         }
+        self.remembered(partition, told);
         Ok(())
+    }
+
+    /// What readers could not read, and can be read now. `told`: findings before those of this partition.
+    fn remembered(&mut self, partition: &Partition, told: usize) {
+        for (first, end) in partition.known_damage() {
+            let findings = self.verdict.findings.iter().skip(told);
+            let mut lost = findings.filter_map(|finding| finding.lost.as_ref());
+            if lost.any(|lost| lost.first < end && lost.end.is_none_or(|to| first < to)) {
+                continue;
+            }
+            let last = end - 1;
+            let what =
+                format!("a reader found offsets {first} to {last} damaged; they are whole now");
+            let advice = "`headwater log repair` forgets it; if it comes again, the disk or the memory is failing";
+            self.verdict.add(Finding::notice(partition.folder(), what, advice));
+        }
     }
 
     /// Returns the offset behind the segment's last batch.
@@ -259,7 +281,6 @@ impl Judge<'_> {
         segment: &Segment,
         file: &Path,
         bounds: Bounds,
-        epoch: &mut i32,
     ) -> Result<i64, InspectError> {
         self.verdict.figures.segments += 1;
         let before = self.progress.done_bytes;
@@ -307,12 +328,13 @@ impl Judge<'_> {
                         let finding = Finding::damage(file, why).at(byte);
                         self.lose(partition, finding, first, Some(header.base_offset));
                     }
-                    if header.partition_leader_epoch < *epoch {
-                        let found = header.partition_leader_epoch;
-                        let what = format!("leader epoch {found} behind epoch {epoch}");
+                    // No CRC covers it; the catalog knows it too.
+                    let found = header.partition_leader_epoch;
+                    let known = Offset::new(header.base_offset).and_then(|o| partition.epoch_of(o));
+                    if let Some(epoch) = known.filter(|epoch| epoch.get() != found) {
+                        let what = format!("leader epoch {found} where the catalog has {epoch}");
                         self.verdict.add(Finding::damage(file, what).at(whole.byte));
                     }
-                    *epoch = header.partition_leader_epoch.max(*epoch);
                     max_timestamp = max_timestamp.max(header.max_timestamp);
                     self.verdict.figures.batches += 1;
                     self.verdict.figures.records += u64::from(header.record_count.unsigned_abs());

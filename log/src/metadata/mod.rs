@@ -14,6 +14,7 @@ mod tests;
 pub use crate::batch::compression::{Codec, Compression};
 pub use decide::{Command, Limits, Offer, decide};
 pub use encoding::{MetadataError, decode_all, encode_all};
+pub(crate) use state::topic_records;
 pub use state::{
     ApplyError, DirectoryMetadata, DirectoryNumber, DirectoryState, MetadataRecord, MetadataState,
     PartitionHandle, PartitionMetadata, TopicMetadata,

@@ -284,27 +284,9 @@ impl MetadataState {
     /// Records that make an equal state out of an empty one.
     #[must_use]
     pub fn snapshot(&self) -> Vec<MetadataRecord> {
-        // In the order of their handles, since each record must use handles that were not used before;
-        // a topic that grew later gets its later partitions in a record of their own.
-        let mut records: Vec<(PartitionHandle, MetadataRecord)> = Vec::new();
-        for topic in self.topics.values() {
-            let follows = |a: &PartitionMetadata, b: &PartitionMetadata| {
-                a.handle.0.checked_add(1) == Some(b.handle.0)
-            };
-            let mut runs = topic.partitions.chunk_by(follows);
-            let first = runs.next().unwrap_or_default().to_vec();
-            let key = first.first().map_or(PartitionHandle(0), |p| p.handle);
-            let created = TopicMetadata { partitions: first, ..topic.clone() };
-            records.push((key, MetadataRecord::TopicCreated(created)));
-            for run in runs {
-                let (id, partitions) = (topic.id, run.to_vec());
-                records.push((run[0].handle, MetadataRecord::PartitionsAdded { id, partitions }));
-            }
-        }
-        records.sort_by_key(|(handle, _)| *handle);
+        let topics = topic_records(self.topics.values());
         let directories = self.directories.values().map(|d| MetadataRecord::DirectorySet(*d));
-        let mut records: Vec<_> =
-            directories.chain(records.into_iter().map(|(_, record)| record)).collect();
+        let mut records: Vec<_> = directories.chain(topics).collect();
         records.push(MetadataRecord::HandlesTaken { next: self.next_handle });
         records.push(MetadataRecord::ProducerIdsTaken { next: self.next_producer_id });
         records.push(MetadataRecord::EpochStarted { epoch: self.epoch });
@@ -334,4 +316,28 @@ impl MetadataState {
         let name = self.names.get(&id).ok_or(ApplyError::Unknown(*id.as_bytes()))?;
         self.topics.get_mut(name).ok_or(ApplyError::Unknown(*id.as_bytes()))
     }
+}
+
+/// Records that make these topics, in the order of their handles, since each record must use handles that were not used before;
+/// a topic that grew later gets its later partitions in a record of their own.
+pub(crate) fn topic_records<'a>(
+    topics: impl Iterator<Item = &'a TopicMetadata>,
+) -> Vec<MetadataRecord> {
+    let mut records: Vec<(PartitionHandle, MetadataRecord)> = Vec::new();
+    for topic in topics {
+        let follows = |a: &PartitionMetadata, b: &PartitionMetadata| {
+            a.handle.0.checked_add(1) == Some(b.handle.0)
+        };
+        let mut runs = topic.partitions.chunk_by(follows);
+        let first = runs.next().unwrap_or_default().to_vec();
+        let key = first.first().map_or(PartitionHandle(0), |p| p.handle);
+        let created = TopicMetadata { partitions: first, ..topic.clone() };
+        records.push((key, MetadataRecord::TopicCreated(created)));
+        for run in runs {
+            let (id, partitions) = (topic.id, run.to_vec());
+            records.push((run[0].handle, MetadataRecord::PartitionsAdded { id, partitions }));
+        }
+    }
+    records.sort_by_key(|(handle, _)| *handle);
+    records.into_iter().map(|(_, record)| record).collect()
 }

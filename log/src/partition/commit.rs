@@ -271,6 +271,7 @@ impl Partition {
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         self.set_condition(Condition::Deleted);
+        self.shared.damage.forget(self.handle);
         let waiting = state.cut();
         self.shared.uncommitted_bytes.fetch_sub(waiting, Ordering::Relaxed);
         let tail: usize = state.tail.iter().map(TailBatch::cost_bytes).sum();

@@ -6,7 +6,7 @@
 //! Invariant: a range lies between the log start and the log end, and is forgotten with the part of the log that it lies in.
 //! Neighbours: the catalog keeps them, `inspect::mend` finds them, `read` asks.
 
-use super::{Partition, ReadError};
+use super::{Partition, ReadError, ReadLimit};
 use crate::Offset;
 use crate::batch::BatchError;
 
@@ -19,6 +19,22 @@ impl Partition {
     /// Whether all of these offsets are known to be lost.
     pub(crate) fn is_lost(&self, first: i64, end: i64) -> bool {
         self.lost.read().iter().any(|(from, to)| *from <= first && end <= *to)
+    }
+
+    /// Ranges of offsets that readers could not read, and no repair has judged yet.
+    pub(crate) fn known_damage(&self) -> Vec<(i64, i64)> {
+        let positions = self.positions();
+        self.shared.damage.within(self.handle, positions.log_start.get(), positions.log_end.get())
+    }
+
+    /// Somebody who does not read through the reader met damage at this offset: a reader says how far it goes, and notes it. One
+    /// that finds nothing wrong was not asked to look inside the batch.
+    pub(crate) fn note_damage_at(&self, offset: i64, error: &impl std::fmt::Display) {
+        let Some(first) = Offset::new(offset) else { return };
+        if self.read(first, 1, ReadLimit::Written).is_ok() {
+            let what = || format!("{self:?} at offset {offset}: {error}");
+            self.shared.damage.note(self.handle, offset, offset.saturating_add(1), what);
+        }
     }
 
     /// Where a read that begins at `from` must end so as not to pass what is lost.

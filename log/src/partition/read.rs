@@ -227,8 +227,9 @@ impl Partition {
         let next_good = next_good.or(Some(end)).filter(|next| *next > first);
         let file = path(&self.folder, segment.base(), "log").display().to_string();
         let (byte, reason) = (damage.byte, damage.reason);
-        let error = ReadError::Damaged { file: file.clone(), byte, reason, first, next_good };
-        self.shared.note_damage(&file, byte, &error);
+        let error = ReadError::Damaged { file, byte, reason, first, next_good };
+        let end = next_good.unwrap_or(first.plus(1));
+        self.shared.damage.note(self.handle, first.get(), end.get(), || error.to_string());
         error
     }
 

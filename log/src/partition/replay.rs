@@ -89,6 +89,8 @@ impl Partition {
                 identity.topic, identity.id
             ));
         }
+        let name = format!("{}-{}", identity.topic, identity.id);
+        shared.damage.restore(identity.handle, &name, &entry.damaged);
         let condition = if entry.offline { Condition::Damaged } else { Condition::Well };
         let memory = if known {
             entry.memory
@@ -526,6 +528,7 @@ impl Partition {
             leadership: self.leadership(),
             truncated_in: state.replica.truncated_in,
             lost: self.lost_between(log_start, end),
+            damaged: self.shared.damage.within(self.handle, log_start.get(), end.get()),
             aborted: segments
                 .iter()
                 .filter(|s| s.written() > 0)

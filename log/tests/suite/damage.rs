@@ -263,3 +263,73 @@ fn a_rotten_cycle_below_the_synced_mark_is_never_lost_in_silence() {
         }
     }
 }
+
+/// A directory with a rotten third batch (offsets 4 and 5) below the checkpoint, and that segment as it was.
+fn rotten() -> (Sim, String, Vec<u8>) {
+    let sim = left_behind(30, 2);
+    let path = files(&sim.disk, ".log").remove(0);
+    let bytes = sim.disk.contents(&path).expect("listed");
+    let size = |at: usize| {
+        12 + u32::from_be_bytes(bytes[at + 8..at + 12].try_into().expect("four bytes")) as usize
+    };
+    flip(&sim.disk, &path, size(0) + size(size(0)) + 80);
+    (sim, path, bytes)
+}
+
+#[test]
+fn damage_that_was_met_is_one_place_and_known_after_a_restart_until_a_repair() {
+    let (mut sim, path, bytes) = rotten();
+    sim.open().expect("opens");
+    let damaged = |sim: &Sim, from: i64| {
+        let partition = sim.partition("sensors", 0).expect("there");
+        let read = partition.read(Offset::new(from).unwrap(), 1 << 20, ReadLimit::HighWatermark);
+        matches!(read, Err(ReadError::Damaged { .. }))
+    };
+    let known = |sim: &Sim| sim.log().stats().damage;
+    assert_eq!(known(&sim), [""; 0]);
+    // From the middle first, then from its beginning, and again.
+    for from in [5, 4, 5, 4] {
+        assert!(damaged(&sim, from));
+        assert_eq!(known(&sim).len(), 1, "{:?}", known(&sim));
+    }
+    sim.step(&Step::Checkpoint);
+    let mut sim = sim.on(sim.disk.after_kill());
+    sim.open().expect("opens");
+    assert_eq!(known(&sim).len(), 1);
+    assert!(known(&sim)[0].contains("sensors-0: offsets 4 to 5"), "{:?}", known(&sim));
+    assert!(damaged(&sim, 4) && damaged(&sim, 5));
+    assert_eq!(known(&sim).len(), 1, "met again after the restart");
+    sim.log().step_close().expect("closed");
+
+    // The bytes are what they were: only the memory of it is left, and a repair takes that.
+    let whole = sim.on(sim.disk.after_kill());
+    whole.disk.plant(&path, &bytes);
+    let verdict = whole.verify().expect("judged");
+    assert!(verdict.is_well() && verdict.findings.len() == 1, "{:#?}", verdict.findings);
+    assert_eq!(whole.repair(true).expect("repaired").done.len(), 2);
+    assert!(whole.verify().expect("judged").findings.is_empty());
+
+    // The bytes are still rotten: a repair finds them lost for good.
+    let mut sim = sim.on(sim.disk.after_kill());
+    assert!(sim.repair(true).expect("repaired").after.is_well());
+    sim.open().expect("opens");
+    assert_eq!(known(&sim), [""; 0], "it is mended");
+    assert!(damaged(&sim, 4), "and a gap for ever");
+    assert_eq!(known(&sim), [""; 0]);
+}
+
+#[test]
+fn damage_is_forgotten_when_the_log_start_has_passed_it() {
+    let (mut sim, _, _) = rotten();
+    sim.open().expect("opens");
+    let partition = sim.partition("sensors", 0).expect("there");
+    let read = partition.read(Offset::new(4).unwrap(), 1, ReadLimit::HighWatermark);
+    assert!(read.is_err() && sim.log().stats().damage.len() == 1);
+    let trim = Step::Trim { topic: "sensors", partition: 0, eighths: 1 };
+    sim.run(&[trim, Step::Commit, Step::Checkpoint]);
+    assert!(partition.positions().log_start.get() >= 6);
+    assert_eq!(sim.log().stats().damage, [""; 0]);
+    let mut sim = sim.on(sim.disk.after_kill());
+    sim.open().expect("opens");
+    assert_eq!(sim.log().stats().damage, [""; 0]);
+}

@@ -21,6 +21,7 @@ mod random;
 mod repair;
 mod replica;
 mod room;
+mod rot;
 mod sim;
 mod step;
 mod tail;

@@ -28,7 +28,7 @@ fn random_lives() {
         let replay =
             format!("HEADWATER_SEED={seed} cargo test -p headwater-log --test suite random_lives");
         case(&replay, || {
-            let (passes, bytes) = lives(seed);
+            let (passes, bytes) = lives(seed, false);
             compacted = (compacted.0 + passes, compacted.1 + bytes);
         });
     }
@@ -36,8 +36,25 @@ fn random_lives() {
     assert!(!many || compacted.0 > SEEDS / 2 && compacted.1 > 50 * SEEDS, "{compacted:?}");
 }
 
+/// Lives of which no operation failed end in rot and a repair.
+#[test]
+fn rotten_lives() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds = match number("HEADWATER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("HEADWATER_SEEDS").unwrap_or(SEEDS / 2),
+    };
+    for seed in seeds {
+        let replay =
+            format!("HEADWATER_SEED={seed} cargo test -p headwater-log --test suite rotten_lives");
+        case(&replay, || {
+            lives(seed, true);
+        });
+    }
+}
+
 /// Answers with what compaction did: its passes, and by how many bytes the log got smaller.
-fn lives(seed: u64) -> (u64, u64) {
+fn lives(seed: u64, rot: bool) -> (u64, u64) {
     let mut random = Random(seed);
     let mut sim = Sim::new(seed);
     sim.options.journal_files = 2 + random.below(3) as u32;
@@ -130,6 +147,10 @@ fn lives(seed: u64) -> (u64, u64) {
         sim.verify_is_well();
     }
     sim.limit(None);
+    if rot && !sim.faulty {
+        sim.rot_and_repair(end, &mut random);
+        return compacted;
+    }
     sim.reopen_and_check(end);
     let directories = sim.log().stats().directories;
     let lost = directories.iter().filter(|d| d.offline.is_some());

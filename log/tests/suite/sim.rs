@@ -4,10 +4,12 @@ use crate::keys::{key_of, text_of};
 use crate::lookup::timestamp_of;
 use crate::model::{Entry, Model, PartitionModel};
 use crate::transactions::marker_value;
+use bytes::Bytes;
 use headwater_log::batch;
 use headwater_log::clock::fake::FakeClock;
 use headwater_log::disk::fake::FakeDisk;
 use headwater_log::metadata::{Durability, TopicSettings};
+use headwater_log::record::Record;
 use headwater_log::{
     CompactionOptions, DirectoryStats, Log, LogOptions, OpenError, Partition, ReadError, ReadLimit,
     Recovery, Role,
@@ -188,27 +190,26 @@ pub(crate) fn try_read_all(partition: &Partition) -> Result<Vec<(i64, Entry)>, R
         if read.batches.is_empty() && read.next == from {
             break;
         }
-        for bytes in &read.batches {
-            let header = batch::verify(bytes).expect("a served batch is whole");
-            for record in batch::records(bytes).expect("a served batch is whole") {
-                let record = record.expect("a served record is whole");
-                if record.offset >= start.get() {
-                    let value = match header.is_control() {
-                        true => marker_value(&header, bytes),
-                        false => text_of(&record),
-                    };
-                    let (key, time) = (key_of(&value), timestamp_of(&value));
-                    assert!(header.is_control() || record.key.as_deref() == key.as_deref());
-                    assert_eq!(record.timestamp_ms, time, "offset {}", record.offset);
-                    found.push((
-                        record.offset,
-                        Entry { epoch: header.partition_leader_epoch, value },
-                    ));
-                }
-            }
-        }
+        found.extend(read.batches.iter().flat_map(entries_of).filter(|(at, _)| *at >= start.get()));
         assert!(read.next > from, "a reader that stands still");
         from = read.next;
     }
     Ok(found)
+}
+
+/// What a batch has, as the account has it.
+pub(crate) fn entries_of(bytes: &Bytes) -> Vec<(i64, Entry)> {
+    let header = batch::verify(bytes).expect("a served batch is whole");
+    let entry = |record: Result<Record, _>| {
+        let record = record.expect("a served record is whole");
+        let value = match header.is_control() {
+            true => marker_value(&header, bytes),
+            false => text_of(&record),
+        };
+        let (key, time) = (key_of(&value), timestamp_of(&value));
+        assert!(header.is_control() || record.key.as_deref() == key.as_deref());
+        assert_eq!(record.timestamp_ms, time, "offset {}", record.offset);
+        (record.offset, Entry { epoch: header.partition_leader_epoch, value })
+    };
+    batch::records(bytes).expect("a served batch is whole").map(entry).collect()
 }
