@@ -24,7 +24,7 @@ use crate::partitioner;
 use crate::topics::LEDGER_TOPIC;
 use hashbrown::HashMap;
 use headwater_log::record::{Headers, RecordParts};
-use headwater_log::{AppendError, Log, Offset, Partition};
+use headwater_log::{AppendError, Log, Offset, Partition, ReadError, ReadLimit, batch};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,6 +33,9 @@ use std::collections::BTreeMap;
 pub(crate) const ENTRIES_MAX: usize = 4_096;
 /// Bytes of names in them, at most.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
+/// Bytes of one read of the ledger, and of all reads of a partition.
+const READ_BYTES: usize = 256 << 10;
+const READ_BYTES_MAX: usize = 4 << 20;
 /// Records that cannot be read any more (as the MQTT front names it).
 const CAUSE_DAMAGED: &str = "damaged";
 /// The version of a ledger record's value.
@@ -213,6 +216,68 @@ impl Ledger {
     }
 }
 
+/// The newest entries, the newest first: the values of at most `count_max` records that `wanted` takes. Looks at as many of each
+/// partition's last records as that, and at 4 MiB. Blocks on the disk.
+///
+/// # Errors
+/// Why a part of the ledger cannot be read; damage in it is passed over.
+pub fn newest(
+    log: &Log,
+    count_max: usize,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> Result<Vec<serde_json::Value>, ReadError> {
+    let partitions = log.topic(LEDGER_TOPIC).map(|topic| topic.partitions().to_vec());
+    let mut found: Vec<(i64, serde_json::Value)> = Vec::new();
+    for partition in partitions.iter().flatten() {
+        newest_of(partition, count_max, &wanted, &mut found)?;
+    }
+    found.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));
+    found.truncate(count_max);
+    Ok(found.into_iter().map(|(_, value)| value).collect())
+}
+
+fn newest_of(
+    partition: &Partition,
+    count_max: usize,
+    wanted: &impl Fn(&serde_json::Value) -> bool,
+    found: &mut Vec<(i64, serde_json::Value)>,
+) -> Result<(), ReadError> {
+    let positions = partition.positions();
+    let end = positions.high_watermark;
+    let count = i64::try_from(count_max).unwrap_or(i64::MAX);
+    let from = Offset::new(end.get().saturating_sub(count)).unwrap_or_default();
+    let (mut next, mut bytes) = (from.max(positions.log_start), 0);
+    while next < end && bytes < READ_BYTES_MAX {
+        let read = match partition.read(next, READ_BYTES, ReadLimit::HighWatermark) {
+            Ok(read) => read,
+            Err(ReadError::Damaged { next_good: Some(good), .. }) if good > next => {
+                next = good;
+                continue;
+            }
+            // Retention was faster: there is less than there was.
+            Err(ReadError::OutOfRange { log_start, .. }) if log_start > next => {
+                next = log_start;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        bytes += read.batches.iter().map(bytes::Bytes::len).sum::<usize>();
+        for record in read.batches.iter().filter_map(|b| batch::records(b).ok()).flatten() {
+            let Ok(record) = record else { continue };
+            let value = record.value.and_then(|value| serde_json::from_slice(&value).ok());
+            if let Some(value) = value.filter(|value| record.offset >= next.get() && wanted(value))
+            {
+                found.push((record.timestamp_ms, value));
+            }
+        }
+        if read.next <= next {
+            break;
+        }
+        next = read.next;
+    }
+    Ok(())
+}
+
 /// Lists stored records that a reader will not see because they are damaged. At once: such a reader is no client that waits.
 pub(crate) fn damaged(log: &Log, source: &Partition, reader: &str, first: Offset, end: Offset) {
     let (topic, partition) = (source.topic().as_str().into(), source.id().get());
@@ -253,9 +318,32 @@ fn append(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headwater_log::clock::fake::FakeClock;
+    use headwater_log::disk::fake::FakeDisk;
 
     fn published(topic: &str) -> Dropped {
         Dropped::Published { mqtt_topic: topic.into() }
+    }
+
+    #[test]
+    fn the_newest_entries_are_read_while_the_log_runs() {
+        let config = crate::testing::config();
+        let log = crate::testing::open_log(&FakeDisk::new(1), &FakeClock::new(0), &config);
+        crate::topics::apply(&config, &log).unwrap();
+        let ledger = Ledger::default();
+        for at in 0..5 {
+            ledger.add("disk_full", published(&format!("a/{at}")), 1, None, at * 10);
+            assert_eq!(ledger.flush(&log, at * 10), 1);
+        }
+        ledger.add("expired", published("b"), 7, None, 100);
+        ledger.flush(&log, 100);
+        while log.step_commit() {}
+        let all = newest(&log, 100, |_| true).unwrap();
+        assert_eq!(all.len(), 6);
+        assert_eq!((&all[0]["cause"], &all[0]["count"]), (&"expired".into(), &7.into()));
+        let full = newest(&log, 2, |entry| entry["cause"] == "disk_full").unwrap();
+        let topics: Vec<_> = full.iter().map(|entry| entry["mqtt_topic"].clone()).collect();
+        assert_eq!(topics, ["a/4", "a/3"]);
     }
 
     #[test]

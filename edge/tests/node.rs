@@ -136,6 +136,8 @@ fn metrics_stay_bounded_however_many_topics_there_are() {
     assert_eq!(get(&node, "/metrics/detailed?family=partition&topic=none").0, 404);
     assert_eq!(get(&node, "/metrics/detailed?family=client").0, 400);
     assert_eq!(get(&node, "/nothing").0, 404);
+    assert_eq!(get(&node, "/ledger?limit=5&cause=damaged"), (200, String::new()));
+    assert_eq!(get(&node, "/ledger?limit=5000").0, 400);
     assert_eq!(node.shutdown().failed, None);
 }
 

@@ -136,7 +136,7 @@ fn log(page: &mut Page, stats: &LogStats) {
     page.single(
         "headwater_log_damaged_places",
         Kind::Gauge,
-        "Damaged places in segments that readers met since the start; /health names them.",
+        "Damaged places in segments that readers met and no repair has mended since, at most 100 per directory; /health names them.",
         stats.damage.len() as f64,
     );
 }

@@ -1,6 +1,7 @@
 //! HTTP: health for people and supervisors, metrics for Prometheus.
 //!
-//! `GET /health`, `/health/live`, `/health/ready`, `/metrics`, `/metrics/detailed?family=partition&topic=NAME`.
+//! `GET /health`, `/health/live`, `/health/ready`, `/metrics`, `/metrics/detailed?family=partition&topic=NAME`,
+//! `/ledger?limit=N&cause=CAUSE&topic=NAME`.
 //! Invariant: bounded in connections, in the time of each, and in what is read of a request; nothing here changes the
 //! node. Neighbours: `health` judges, `metrics` renders, `socket` keeps the bounds.
 
@@ -50,6 +51,7 @@ pub(crate) async fn serve(
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/metrics/detailed", get(detailed))
+        .route("/ledger", get(ledger))
         .layer(middleware::from_fn_with_state(limits.http_body_bytes_max, no_large_bodies))
         .with_state(Seen { parts, progress });
     let stopped = async move {
@@ -110,6 +112,47 @@ async fn detailed(
     match metrics::render_partitions(&seen.parts, topic) {
         Some(body) => text(body),
         None => (StatusCode::NOT_FOUND, "there is no such topic\n").into_response(),
+    }
+}
+
+/// Entries of the ledger that are shown when nobody says how many, and at most.
+const LEDGER_ENTRIES: usize = 100;
+const LEDGER_ENTRIES_MAX: usize = 1_000;
+
+/// What was dropped, and why: the newest entries of `__headwater_ledger`, one JSON object per line.
+async fn ledger(
+    State(seen): State<Seen>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let limit = match query.get("limit").map(|limit| limit.parse::<usize>()) {
+        None => LEDGER_ENTRIES,
+        Some(Ok(limit)) if limit <= LEDGER_ENTRIES_MAX => limit,
+        Some(_) => {
+            let usage = format!("limit is a number up to {LEDGER_ENTRIES_MAX}\n");
+            return (StatusCode::BAD_REQUEST, usage).into_response();
+        }
+    };
+    let log = seen.parts.log.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let is = |value: &serde_json::Value, member: &str, wanted: &str| {
+            value.get(member).and_then(serde_json::Value::as_str) == Some(wanted)
+        };
+        headwater_bridge::ledger::newest(&log, limit, |value| {
+            let cause = query.get("cause").is_none_or(|cause| is(value, "cause", cause));
+            // The log's topic, or a device's.
+            let topic = query
+                .get("topic")
+                .is_none_or(|topic| is(value, "topic", topic) || is(value, "mqtt_topic", topic));
+            cause && topic
+        })
+    });
+    match read.await {
+        Ok(Ok(entries)) => {
+            let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+        }
+        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

@@ -1,17 +1,17 @@
 //! `headwater log dump DIR`: records (the default), batches, indexes, the journal, the catalog.
 
-use super::printed::{hex, text, value};
-use super::{Output, WRONG, print_line};
+use super::printed::{text, value};
+use super::shown::{batch_json, batch_text, catalog, catalog_text, cycle_json, cycle_text};
+use super::{Output, print_line, refuse};
 use headwater_bridge::record;
 use headwater_log::batch::{self, BatchHeader};
 use headwater_log::clock::{Clock, SystemClock};
 use headwater_log::disk::{Disk, SystemDisk};
-use headwater_log::inspect::{self, BatchAt, CatalogSlot, Cycle, CycleFrame, Dump, InspectError};
+use headwater_log::inspect::{self, BatchAt, Cycle, Dump, IndexEntry, InspectError};
 use headwater_log::record::Record;
 use headwater_log::{Offset, Partition, ReadError, ReadLimit};
 use headwater_mqtt::StreamId;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,10 +84,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(End::Deaf) => ExitCode::SUCCESS,
-        Err(End::Failed(error)) => {
-            eprintln!("error: {error}");
-            ExitCode::from(WRONG)
-        }
+        Err(End::Failed(error)) => refuse(&error),
     }
 }
 
@@ -140,6 +137,22 @@ fn line(
         Output::Json => print_line(&json().to_string()),
     };
     if heard { Ok(()) } else { Err(End::Deaf) }
+}
+
+/// Shows all that a walk meets, until nobody reads any more.
+fn each<T, R>(
+    walk: impl FnOnce(&mut dyn FnMut(T) -> ControlFlow<()>) -> Result<R, InspectError>,
+    mut show: impl FnMut(T) -> Result<(), End>,
+) -> Result<(), End> {
+    let mut end = None;
+    walk(&mut |item| match show(item) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(stop) => {
+            end = Some(stop);
+            ControlFlow::Break(())
+        }
+    })?;
+    end.map_or(Ok(()), Err)
 }
 
 /// Every record through the log's reader; what cannot be read is said, and read on behind it.
@@ -283,82 +296,20 @@ fn batches(options: &Options, dump: &Dump, partition: &Partition) -> Result<bool
         if !inside(options, segment.base, segment.end) {
             continue;
         }
-        let mut end = None;
-        let _ = dump.batches(&segment, &mut |found| {
-            if let Ok(header) = &found.header
-                && !inside(options, header.base_offset, header.last_offset())
-            {
-                return ControlFlow::Continue(());
-            }
-            well &= found.header.is_ok();
-            match line(options, || batch_text(partition, &found), || batch_json(partition, &found))
-            {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(stop) => {
-                    end = Some(stop);
-                    ControlFlow::Break(())
+        each(
+            |then| dump.batches(&segment, then),
+            |found: BatchAt| {
+                if let Ok(header) = &found.header
+                    && !inside(options, header.base_offset, header.last_offset())
+                {
+                    return Ok(());
                 }
-            }
-        })?;
-        if let Some(end) = end {
-            return Err(end);
-        }
+                well &= found.header.is_ok();
+                line(options, || batch_text(partition, &found), || batch_json(partition, &found))
+            },
+        )?;
     }
     Ok(well)
-}
-
-fn batch_text(partition: &Partition, found: &BatchAt) -> String {
-    let (topic, number, place) = (partition.topic(), partition.id().get(), &found.place);
-    let place = format!("{} byte {}", place.file.display(), place.byte);
-    match &found.header {
-        Err(why) => format!("{topic}-{number} {place}: DAMAGED: {why}"),
-        Ok(h) => format!(
-            "{topic}-{number} offsets {}..{} records {} epoch {} bytes {} codec {:?} attributes {:#x} times {}..{} producer {} epoch {} sequence {} crc {:08x} {place}",
-            h.base_offset,
-            h.last_offset(),
-            h.record_count,
-            h.partition_leader_epoch,
-            h.size_bytes(),
-            h.codec(),
-            h.attributes,
-            h.base_timestamp,
-            h.max_timestamp,
-            h.producer_id,
-            h.producer_epoch,
-            h.base_sequence,
-            h.crc,
-        ),
-    }
-}
-
-fn batch_json(partition: &Partition, found: &BatchAt) -> Value {
-    let mut object = json!({
-        "topic": partition.topic().as_str(),
-        "partition": partition.id().get(),
-        "file": found.place.file,
-        "byte": found.place.byte,
-    });
-    match &found.header {
-        Err(why) => object["damage"] = json!(why.to_string()),
-        Ok(h) => {
-            object["base_offset"] = json!(h.base_offset);
-            object["last_offset"] = json!(h.last_offset());
-            object["records"] = json!(h.record_count);
-            object["leader_epoch"] = json!(h.partition_leader_epoch);
-            object["bytes"] = json!(h.size_bytes());
-            object["codec"] = json!(format!("{:?}", h.codec()).to_lowercase());
-            object["attributes"] = json!(h.attributes);
-            object["control"] = json!(h.is_control());
-            object["transactional"] = json!(h.is_transactional());
-            object["base_timestamp_ms"] = json!(h.base_timestamp);
-            object["max_timestamp_ms"] = json!(h.max_timestamp);
-            object["producer_id"] = json!(h.producer_id);
-            object["producer_epoch"] = json!(h.producer_epoch);
-            object["base_sequence"] = json!(h.base_sequence);
-            object["crc"] = json!(format!("{:08x}", h.crc));
-        }
-    }
-    object
 }
 
 fn indexes(options: &Options, dump: &Dump, partition: &Partition) -> Result<bool, End> {
@@ -367,39 +318,31 @@ fn indexes(options: &Options, dump: &Dump, partition: &Partition) -> Result<bool
         if !inside(options, segment.base, segment.end) {
             continue;
         }
-        let mut end = None;
-        let _ = dump.index(&segment, &mut |entry| {
-            let heard = line(
-                options,
-                || {
-                    let file = entry.place.file.display();
-                    format!(
-                        "{topic}-{number} offset {} at byte {} ({file})",
-                        entry.offset, entry.position
-                    )
-                },
-                || {
-                    json!({
-                        "topic": topic.as_str(),
-                        "partition": number,
-                        "file": entry.place.file,
-                        "byte": entry.place.byte,
-                        "offset": entry.offset,
-                        "position": entry.position,
-                    })
-                },
-            );
-            match heard {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(stop) => {
-                    end = Some(stop);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        if let Some(end) = end {
-            return Err(end);
-        }
+        each(
+            |then| dump.index(&segment, then),
+            |entry: IndexEntry| {
+                line(
+                    options,
+                    || {
+                        let file = entry.place.file.display();
+                        format!(
+                            "{topic}-{number} offset {} at byte {} ({file})",
+                            entry.offset, entry.position
+                        )
+                    },
+                    || {
+                        json!({
+                            "topic": topic.as_str(),
+                            "partition": number,
+                            "file": entry.place.file,
+                            "byte": entry.place.byte,
+                            "offset": entry.offset,
+                            "position": entry.position,
+                        })
+                    },
+                )
+            },
+        )?;
     }
     Ok(true)
 }
@@ -408,164 +351,15 @@ fn journal(options: &Options, disk: Arc<dyn Disk>) -> Result<bool, End> {
     // Names are a help: without a catalog that starts, handles stay numbers.
     let names = Dump::open(Arc::clone(&disk), Arc::new(SystemClock), &options.dirs);
     let names = names.map(|dump| dump.handles()).unwrap_or_default();
-    let (mut well, mut end) = (true, None);
+    let mut well = true;
     for dir in &options.dirs {
-        inspect::cycles(Arc::clone(&disk), dir, &mut |cycle| {
-            well &= cycle.frames.is_some();
-            match line(options, || cycle_text(&cycle, &names), || cycle_json(&cycle, &names)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(stop) => {
-                    end = Some(stop);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        if let Some(end) = end.take() {
-            return Err(end);
-        }
+        each(
+            |then| inspect::cycles(Arc::clone(&disk), dir, then),
+            |cycle: Cycle| {
+                well &= cycle.frames.is_some();
+                line(options, || cycle_text(&cycle, &names), || cycle_json(&cycle, &names))
+            },
+        )?;
     }
     Ok(well)
-}
-
-type Names = BTreeMap<u64, (String, i32)>;
-
-fn name(names: &Names, handle: u64) -> String {
-    match names.get(&handle) {
-        Some((topic, partition)) => format!("{topic}-{partition}"),
-        None => format!("partition with handle {handle:x}"),
-    }
-}
-
-fn cycle_text(cycle: &Cycle, names: &Names) -> String {
-    let mut out = format!(
-        "cycle {} generation {} synced through {} bytes {} {}{} byte {}",
-        cycle.number,
-        cycle.generation,
-        cycle.synced_through,
-        cycle.length,
-        if cycle.is_needed { "" } else { "(checkpointed) " },
-        cycle.place.file.display(),
-        cycle.place.byte,
-    );
-    let Some(frames) = &cycle.frames else { return out + ": DAMAGED: its frames are not whole" };
-    for frame in frames {
-        out += "\n  ";
-        out += &match frame {
-            CycleFrame::Metadata { sequence, record } => format!("metadata {sequence}: {record}"),
-            CycleFrame::LogStart { handle, offset } => {
-                format!("{}: log start {offset}", name(names, *handle))
-            }
-            CycleFrame::Batches { handle, batches, offsets, bytes } => {
-                let range = offsets.map_or(String::new(), |(a, b)| format!(", offsets {a}..{b}"));
-                format!("{}: {batches} batches, {bytes} bytes{range}", name(names, *handle))
-            }
-            CycleFrame::Extent { handle, offsets: (a, b), segment, byte, bytes } => format!(
-                "{}: {bytes} bytes in segment {segment} at byte {byte}, offsets {a}..{b}",
-                name(names, *handle)
-            ),
-            CycleFrame::Ends(ends) => format!("{} partitions in the cycle before", ends.len()),
-            CycleFrame::Other(text) => text.clone(),
-        };
-    }
-    out
-}
-
-fn cycle_json(cycle: &Cycle, names: &Names) -> Value {
-    let of = |handle: u64| {
-        let known = names.get(&handle);
-        json!({
-            "handle": handle,
-            "topic": known.map(|(topic, _)| topic),
-            "partition": known.map(|(_, partition)| partition),
-        })
-    };
-    let frame = |frame: &CycleFrame| match frame {
-        CycleFrame::Metadata { sequence, record } => {
-            json!({ "kind": "metadata", "sequence": sequence, "record": record })
-        }
-        CycleFrame::LogStart { handle, offset } => {
-            json!({ "kind": "log_start", "of": of(*handle), "offset": offset })
-        }
-        CycleFrame::Batches { handle, batches, offsets, bytes } => json!({
-            "kind": "batches",
-            "of": of(*handle),
-            "batches": batches,
-            "first_offset": offsets.map(|(first, _)| first),
-            "last_offset": offsets.map(|(_, last)| last),
-            "bytes": bytes,
-        }),
-        CycleFrame::Extent { handle, offsets: (first, last), segment, byte, bytes } => json!({
-            "kind": "extent",
-            "of": of(*handle),
-            "first_offset": first,
-            "last_offset": last,
-            "segment": segment,
-            "byte": byte,
-            "bytes": bytes,
-        }),
-        CycleFrame::Ends(ends) => {
-            let ends = ends.iter().map(
-                |(handle, first, end)| json!({ "of": of(*handle), "first": first, "end": end }),
-            );
-            json!({ "kind": "ends", "ends": ends.collect::<Vec<_>>() })
-        }
-        CycleFrame::Other(text) => json!({ "kind": "other", "text": text }),
-    };
-    json!({
-        "file": cycle.place.file,
-        "byte": cycle.place.byte,
-        "generation": cycle.generation,
-        "number": cycle.number,
-        "synced_through": cycle.synced_through,
-        "length": cycle.length,
-        "needed": cycle.is_needed,
-        "damaged": cycle.frames.is_none(),
-        "frames": cycle.frames.iter().flatten().map(frame).collect::<Vec<_>>(),
-    })
-}
-
-fn catalog_text(slot: &CatalogSlot) -> String {
-    let file = slot.file.display();
-    let Some(sequence) = slot.sequence else { return format!("{file}: missing or damaged") };
-    let mut out = format!(
-        "{file}: checkpoint {sequence}, {}, covers cycle {} of generation {}, log clock {}",
-        if slot.clean { "an orderly end" } else { "in the middle of a run" },
-        slot.cycle,
-        slot.generation,
-        slot.log_clock_ms
-    );
-    for (name, id, settings, handles) in &slot.topics {
-        out += &format!("\n  topic {name} id {} handles {handles:x?} {settings:?}", hex(id));
-    }
-    for (handle, start, end, segments, bytes) in &slot.partitions {
-        out += &format!(
-            "\n  partition {handle:x}: offsets {start} to {end} (exclusive), {segments} segments, {bytes} bytes"
-        );
-    }
-    out
-}
-
-fn catalog(slot: &CatalogSlot) -> Value {
-    json!({
-        "file": slot.file,
-        "intact": slot.sequence.is_some(),
-        "sequence": slot.sequence,
-        "clean": slot.clean,
-        "cycle": slot.cycle,
-        "generation": slot.generation,
-        "log_clock_ms": slot.log_clock_ms,
-        "topics": slot.topics.iter().map(|(name, id, settings, handles)| json!({
-            "name": name,
-            "id": hex(id),
-            "settings": format!("{settings:?}"),
-            "handles": handles,
-        })).collect::<Vec<_>>(),
-        "partitions": slot.partitions.iter().map(|(handle, start, end, segments, bytes)| json!({
-            "handle": handle,
-            "log_start": start,
-            "end": end,
-            "segments": segments,
-            "bytes": bytes,
-        })).collect::<Vec<_>>(),
-    })
 }

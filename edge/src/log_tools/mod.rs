@@ -7,8 +7,11 @@ mod dump;
 mod printed;
 mod progress;
 mod repair;
+mod shown;
 mod verify;
 
+use headwater_log::inspect::InspectError;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +20,24 @@ pub(crate) use progress::Bar;
 
 /// Wrong use.
 const WRONG: u8 = 2;
+
+/// Says why there is no answer, and how one could be had.
+fn refuse(error: &InspectError) -> ExitCode {
+    eprintln!("error: {error}");
+    match error {
+        InspectError::InUse { .. } => {
+            eprintln!(
+                "what a running node has lost and why: GET /health and /ledger of its HTTP listener"
+            );
+        }
+        InspectError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            eprintln!("run it as the user that the node runs as");
+        }
+        InspectError::BeyondRepair { .. } => return ExitCode::FAILURE,
+        _ => {}
+    }
+    ExitCode::from(WRONG)
+}
 
 /// What to do with a data directory.
 #[derive(Debug, clap::Subcommand)]

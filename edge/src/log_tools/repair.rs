@@ -1,10 +1,10 @@
 //! `headwater log repair DIR...`: says what it would do; with `--apply`, does it.
 
 use super::verify::finding;
-use super::{Bar, Directories, Output, WRONG, print_line};
+use super::{Bar, Directories, Output, print_line, refuse};
 use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
-use headwater_log::inspect::{self, InspectError, Repaired};
+use headwater_log::inspect::{self, Repaired};
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,13 +29,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     drop(bar);
     let repaired = match repaired {
         Ok(repaired) => repaired,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return match error {
-                InspectError::BeyondRepair { .. } => ExitCode::FAILURE,
-                _ => ExitCode::from(WRONG),
-            };
-        }
+        Err(error) => return refuse(&error),
     };
     say(options, &repaired);
     // A dry run that finds something to do answers no: the directory is not well.

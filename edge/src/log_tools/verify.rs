@@ -1,6 +1,6 @@
 //! `headwater log verify DIR...`.
 
-use super::{Bar, Directories, Output, WRONG, print_line};
+use super::{Bar, Directories, Output, print_line, refuse};
 use headwater_log::clock::SystemClock;
 use headwater_log::disk::SystemDisk;
 use headwater_log::inspect::{self, Finding, Severity, Verdict};
@@ -23,10 +23,7 @@ pub(super) fn run(options: &Directories) -> ExitCode {
             say(&options.dirs, &verdict, took, options.output);
             if verdict.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(WRONG)
-        }
+        Err(error) => refuse(&error),
     }
 }
 
