@@ -127,6 +127,7 @@ fn crash(dir: &Path, options: &Options) -> anyhow::Result<bool> {
                 "partitions": options.partitions,
                 "log_bytes": outcome.log_bytes,
                 "recovery_ms_p50": outcome.recovery_ms(0.5),
+                "recovery_ms_p99": outcome.recovery_ms(0.99),
                 "recovery_ms_max": outcome.recovery_ms(1.0),
                 "recoveries_cut_short": outcome.cut_short,
                 "flush": flushes.object(),
@@ -145,8 +146,9 @@ fn crash(dir: &Path, options: &Options) -> anyhow::Result<bool> {
                 ),
             }
             println!(
-                "Restarts took {} ms (median), {} ms at most.",
+                "Restarts took {} ms (median; 99 of 100: {}), {} ms at most.",
                 outcome.recovery_ms(0.5),
+                outcome.recovery_ms(0.99),
                 outcome.recovery_ms(1.0)
             );
             println!("{flushes}");
