@@ -58,12 +58,17 @@ impl Random {
     }
 }
 
+/// Some of the appends are as large as this.
+const BULK_BYTES: usize = 12 << 10;
+
 /// Opens the log under test.
 pub(super) fn open(dir: &Path, partitions: u32) -> anyhow::Result<(Log, Topic, Recovery)> {
     let options = LogOptions {
         dirs: vec![dir.to_owned()],
         // A small ring comes round often: more checkpoints, more reuse.
         journal_file_bytes: 4 << 20,
+        // The larger appends go past the journal.
+        bulk_bytes: BULK_BYTES,
         ..LogOptions::default()
     };
     let (log, recovery) = Log::open(options, Arc::new(SystemDisk), Arc::new(SystemClock))?;
