@@ -25,7 +25,7 @@ use std::time::Duration;
 const HOUR_NS: u64 = 3_600_000_000_000;
 const DAY_NS: u64 = 24 * HOUR_NS;
 /// How much of the budget may be used at once after a quiet time, and overdrawn in a busy one.
-const BURST_NS: u64 = HOUR_NS;
+const BURST_NS: i64 = HOUR_NS as i64;
 const HOURS: u64 = 24;
 
 /// How long cycles wait.
@@ -68,7 +68,8 @@ impl Account {
 pub(crate) struct Pace {
     limits: PaceLimits,
     /// When all that was written would have been written on schedule.
-    on_schedule_ns: u64,
+    /// Below zero where an hour before now the machine's clock had not begun.
+    on_schedule_ns: i64,
     /// Bytes by hour, the newest of them `hour`.
     hours: [u64; HOURS as usize],
     hour: u64,
@@ -77,7 +78,7 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(limits: PaceLimits, now_ns: u64) -> Self {
         let hours = [0; HOURS as usize];
-        Self { limits, on_schedule_ns: now_ns.saturating_sub(BURST_NS), hours, hour: 0 }
+        Self { limits, on_schedule_ns: signed(now_ns) - BURST_NS, hours, hour: 0 }
     }
 
     /// Goes on with an account that was noted so long ago.
@@ -89,9 +90,8 @@ impl Pace {
     ) -> Self {
         let mut pace = Self::new(limits, now_ns);
         let passed_ns = i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX);
-        let burst_ns = i64::try_from(BURST_NS).unwrap_or(i64::MAX);
-        let ahead_ns = account.ahead_ns.saturating_sub(passed_ns).clamp(-burst_ns, burst_ns);
-        pace.on_schedule_ns = now_ns.saturating_add_signed(ahead_ns);
+        let ahead_ns = account.ahead_ns.saturating_sub(passed_ns).clamp(-BURST_NS, BURST_NS);
+        pace.on_schedule_ns = signed(now_ns) + ahead_ns;
         pace.hour = now_ns / HOUR_NS;
         let gone = passed.as_secs() / 3600;
         for (age, bytes) in (gone..HOURS).zip(account.hours) {
@@ -105,16 +105,15 @@ impl Pace {
         self.turn(now_ns);
         let ages = std::array::from_fn(|age| (self.hour + HOURS - age as u64) % HOURS);
         let hours = ages.map(|at: u64| self.hours[at as usize]);
-        let burst_ns = i64::try_from(BURST_NS).unwrap_or(i64::MAX);
-        let ahead_ns = self.on_schedule_ns.checked_signed_diff(now_ns).unwrap_or(-burst_ns);
-        let ahead_ns = ahead_ns.max(-burst_ns);
-        (hours != [0; HOURS as usize] || ahead_ns > -burst_ns)
+        let ahead_ns = (self.on_schedule_ns - signed(now_ns)).max(-BURST_NS);
+        (hours != [0; HOURS as usize] || ahead_ns > -BURST_NS)
             .then_some(Account { ahead_ns, hours })
     }
 
     /// How long the next cycle waits.
     pub(crate) fn delay(&self, now_ns: u64) -> Duration {
-        let early = Duration::from_nanos(self.on_schedule_ns.saturating_sub(now_ns));
+        let early = u64::try_from(self.on_schedule_ns - signed(now_ns)).unwrap_or(0);
+        let early = Duration::from_nanos(early);
         early.min(self.limits.delay_max).max(self.limits.delay)
     }
 
@@ -124,9 +123,9 @@ impl Pace {
         self.hours[(self.hour % HOURS) as usize] += bytes;
         let Some(budget) = self.limits.bytes_per_day else { return };
         let share = u128::from(bytes) * u128::from(DAY_NS) / u128::from(budget.max(1));
-        let share = u64::try_from(share).unwrap_or(u64::MAX);
-        let from = self.on_schedule_ns.max(now_ns.saturating_sub(BURST_NS));
-        self.on_schedule_ns = from.saturating_add(share).min(now_ns.saturating_add(BURST_NS));
+        let share = i64::try_from(share).unwrap_or(i64::MAX);
+        let from = self.on_schedule_ns.max(signed(now_ns) - BURST_NS);
+        self.on_schedule_ns = from.saturating_add(share).min(signed(now_ns) + BURST_NS);
     }
 
     /// Bytes written in the last 24 hours, the hour that runs included.
@@ -144,6 +143,11 @@ impl Pace {
         }
         self.hour = self.hour.max(hour);
     }
+}
+
+/// Monotonic time, of which 292 years fit, and an hour more to be added.
+fn signed(ns: u64) -> i64 {
+    i64::try_from(ns).unwrap_or(i64::MAX).min(i64::MAX / 2)
 }
 
 #[cfg(test)]
@@ -243,11 +247,7 @@ mod tests {
         let from = 10 * DAY_NS;
         paced.wrote(1 << 40, from);
         assert_eq!(paced.delay(from), DELAY_MAX);
-        assert_eq!(
-            paced.delay(from + BURST_NS + 1),
-            Duration::ZERO,
-            "an hour is the most it costs"
-        );
+        assert_eq!(paced.delay(from + HOUR_NS + 1), Duration::ZERO, "an hour is the most it costs");
     }
 
     #[test]
