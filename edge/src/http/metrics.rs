@@ -67,6 +67,23 @@ fn mqtt(page: &mut Page, shards: &[Arc<ShardCounters>]) {
     for (name, help, get) in gauges {
         page.single(name, Kind::Gauge, help, sum(&get));
     }
+    // Their limits are per shard, so the fullest one is what counts.
+    let most = |get: Get| shards.iter().map(|s| get(s)).max().map_or(0.0, |most| most as f64);
+    let fullest: [(&str, &str, Get); 2] = [
+        (
+            "headwater_mqtt_shard_pending_max",
+            "QoS 1 messages that wait for their acknowledgement, in the shard with most; see `pending_per_shard_max`.",
+            |s| s.pending.get(),
+        ),
+        (
+            "headwater_mqtt_shard_buffered_bytes_max",
+            "Bytes that connections keep, in the shard with most; see `buffered_bytes_per_shard_max`.",
+            |s| s.buffered_bytes.get(),
+        ),
+    ];
+    for (name, help, get) in fullest {
+        page.single(name, Kind::Gauge, help, most(get));
+    }
     let totals: [(&str, &str, Get); 4] = [
         ("headwater_mqtt_connects_total", "Connections accepted by a CONNACK.", |s| {
             s.connected.get()
@@ -182,6 +199,11 @@ fn log_counters(page: &mut Page, stats: &LogStats) {
             stats.indexes_rebuilt,
         ),
         (
+            "headwater_log_label_indexes_built_total",
+            "Label indexes built, after sealing or for want of one that was right.",
+            stats.label_indexes_built,
+        ),
+        (
             "headwater_log_producers_expired_total",
             "Idempotent producers forgotten after a long silence.",
             stats.producers_expired,
@@ -193,7 +215,7 @@ fn log_counters(page: &mut Page, stats: &LogStats) {
 }
 
 fn log_gauges(page: &mut Page, stats: &LogStats) {
-    let gauges: [(&str, &str, f64); 13] = [
+    let gauges: [(&str, &str, f64); 14] = [
         (
             "headwater_log_journal_used_bytes",
             "Bytes of the ring that no checkpoint has released.",
@@ -216,6 +238,11 @@ fn log_gauges(page: &mut Page, stats: &LogStats) {
             stats.sync_ns_max as f64 / 1e9,
         ),
         ("headwater_log_open_files", "Segment files kept open.", stats.open_files as f64),
+        (
+            "headwater_log_indexes_loaded",
+            "Sealed segments whose indexes are loaded.",
+            stats.indexes_loaded as f64,
+        ),
         (
             "headwater_log_producers",
             "Idempotent producers remembered, one per partition that they wrote to.",
