@@ -57,7 +57,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
+            connections_max: 10_000,
             handshakes_max: 1_000,
             connect_timeout: Duration::from_secs(10),
             connect_bytes_max: 16 * 1024,

@@ -135,3 +135,16 @@ impl TopicRules for Rules {
 
 /// How long a thread of a runtime's pool stays when it has nothing to do.
 pub(crate) const POOL_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crate on its own, in its tests and examples, has the limits that the table of keys gives to a node.
+    #[test]
+    fn a_limit_has_one_default() {
+        let config = headwater_config::from_toml("").expect("an empty file is a config");
+        assert_eq!(mqtt_limits(&config.limits), headwater_mqtt::Limits::default());
+        assert_eq!(door_settings(&config.limits), DoorSettings::default());
+    }
+}

@@ -33,7 +33,7 @@ pub struct DoorSettings {
 impl Default for DoorSettings {
     fn default() -> Self {
         Self {
-            connections_max: 256,
+            connections_max: 1_000,
             request_bytes_max: 16 << 20,
             request_memory_bytes_max: 64 << 20,
             requests_in_flight_max: 16,
