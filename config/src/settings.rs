@@ -46,9 +46,9 @@ pub struct Site {
 pub struct Storage {
     /// Data directories, at least one, all different, none within another.
     pub dirs: Vec<PathBuf>,
-    /// What all topics may take on disk.
+    /// What the topics in each data directory may take.
     pub max_bytes: DiskBudget,
-    /// What must stay free on the filesystem.
+    /// What must stay free on each data directory's filesystem.
     pub min_free: DiskBudget,
     /// Wait after the first append of a commit cycle.
     pub commit_delay: Duration,

@@ -104,6 +104,11 @@ impl FakeDisk {
         self.world.lock().capacity_bytes = bytes;
     }
 
+    /// The filesystem that holds this path has so many bytes, as far as it says; what fits is another matter.
+    pub fn set_size_below(&self, path: impl Into<PathBuf>, bytes: u64) {
+        self.world.lock().sizes.push((path.into(), bytes));
+    }
+
     /// Bytes taken, in blocks of 4 KiB.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
@@ -215,9 +220,10 @@ impl Disk for FakeDisk {
         self.at(path)?.list(path)
     }
 
-    fn space(&self, _path: &Path) -> io::Result<Space> {
+    fn space(&self, path: &Path) -> io::Result<Space> {
         let world = self.world.lock();
-        let total_bytes = world.capacity_bytes.unwrap_or(1 << 40);
+        let below = world.sizes.iter().find(|(root, _)| path.starts_with(root)).map(|(_, n)| *n);
+        let total_bytes = below.or(world.capacity_bytes).unwrap_or(1 << 40);
         let free_bytes = total_bytes.saturating_sub(world.used_bytes());
         Ok(Space { total_bytes, free_bytes })
     }

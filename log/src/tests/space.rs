@@ -178,3 +178,25 @@ fn a_topic_of_more_partitions_than_a_cycle_can_name_is_refused_and_nothing_stops
     append(&first(&log), "goes on");
     assert!(log.step_commit());
 }
+
+#[test]
+fn a_share_is_of_each_directorys_own_filesystem() {
+    let mut rig = Rig::new();
+    rig.options.dirs = vec!["/large".into(), "/small".into()];
+    rig.options.max_bytes = Some(Share::Percent(3));
+    rig.disk.set_size_below("/large", 40 << 20);
+    rig.disk.set_size_below("/small", 10 << 20);
+    let (log, _) = rig.open();
+    let all = topic(&log, "t", 24, settings());
+    let of = |number| all.iter().find(|p| p.directory() == number).unwrap();
+    let (large, small) = (of(0), of(1));
+    for partition in [large, small] {
+        fill(&rig, &log, partition, 1500);
+    }
+    log.step_checkpoint().unwrap();
+    rig.clock.advance_ms(6000);
+    log.step_upkeep();
+    assert_eq!(large.positions().log_start, Offset::ZERO, "three hundredths of 40 MB are room");
+    assert!(small.positions().log_start > Offset::ZERO);
+    assert!(small.size_bytes() <= 300 << 10, "{} of 300 KB", small.size_bytes());
+}

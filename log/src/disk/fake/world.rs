@@ -118,6 +118,8 @@ pub(super) struct World {
     /// Folders of the root that are away.
     away: BTreeMap<String, NodeId>,
     pub(super) capacity_bytes: Option<u64>,
+    /// Sizes of filesystems, as far as they are asked for, by path.
+    pub(super) sizes: Vec<(PathBuf, u64)>,
     pub(super) machine_id: Option<[u8; 16]>,
     pub(super) locks: BTreeSet<NodeId>,
     pub(super) trace: Vec<String>,
@@ -140,6 +142,7 @@ impl World {
             dead: vec![],
             away: BTreeMap::new(),
             capacity_bytes: None,
+            sizes: Vec::new(),
             machine_id: Some([7; 16]),
             locks: BTreeSet::new(),
             trace: vec![],
@@ -154,6 +157,7 @@ impl World {
             // Numbers start again at 1, and what is pending was before that.
             pending_names: self.pending_names.clone(),
             capacity_bytes: self.capacity_bytes,
+            sizes: self.sizes.clone(),
             machine_id: self.machine_id,
             changes: self.changes,
             random: self.random.clone(),
