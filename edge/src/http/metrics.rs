@@ -159,7 +159,7 @@ fn log(page: &mut Page, stats: &LogStats) {
 }
 
 fn log_counters(page: &mut Page, stats: &LogStats) {
-    let counters: [(&str, &str, u64); 11] = [
+    let counters: [(&str, &str, u64); 12] = [
         ("headwater_log_commits_total", "Commit cycles ended.", stats.cycles),
         ("headwater_log_journal_bytes_total", "Bytes written to the journal.", stats.journal_bytes),
         (
