@@ -2,6 +2,7 @@
 //! it leaves something that can be repaired.
 
 use crate::inspect::{closed, files};
+use crate::keys::text_of;
 use crate::sim::Sim;
 use crate::step::Step;
 use headwater_log::disk::fake::{FakeDisk, Outcome};
@@ -33,7 +34,7 @@ fn read(partition: &Partition) -> (Records, Vec<(i64, i64)>) {
                 for bytes in &found.batches {
                     for record in batch::records(bytes).expect("whole") {
                         let record = record.expect("whole");
-                        records.insert(record.offset, record.value.expect("a value").to_vec());
+                        records.insert(record.offset, text_of(&record));
                     }
                 }
                 next = found.next;

@@ -4,6 +4,7 @@
 //! The tail is in the journal (an `fsync` topic after its checkpoint) or in the segment (a `memory` topic). `HEADWATER_EVERY=1`
 //! visits every byte; without it a sample of them, which is what a run without optimisation has time for.
 
+use crate::keys::text_of;
 use crate::sim::{Sim, settings};
 use crate::step::Step;
 use headwater_log::batch;
@@ -104,7 +105,7 @@ fn served(partition: &Partition) -> (Served, Option<ReadError>) {
                     batch::records(batch).expect("whole").map(|record| record.expect("whole"))
                 });
                 let before = found.len() as i64;
-                found.extend(records.map(|r| (r.offset, r.value.expect("a value").to_vec())));
+                found.extend(records.map(|r| (r.offset, text_of(&r))));
                 assert_eq!(found.len() as i64 - before, outcome.next.get() - from.get());
                 from = outcome.next;
             }
