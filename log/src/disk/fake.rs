@@ -8,11 +8,13 @@
 //! Neighbours: `log/tests` crash the engine on it; nothing outside tests uses it.
 
 mod file;
+mod gate;
 mod world;
 
 pub use world::{Fault, Outcome};
 
 use super::{DirEntry, Disk, DiskFile, Filesystem, Lock, LockGuard, OpenMode, Space};
+use gate::Gate;
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use world::{NodeId, World};
 #[derive(Debug, Clone)]
 pub struct FakeDisk {
     world: Arc<Mutex<World>>,
+    gate: Arc<Gate>,
 }
 
 impl FakeDisk {
@@ -33,7 +36,7 @@ impl FakeDisk {
     }
 
     fn of(world: World) -> Self {
-        Self { world: Arc::new(Mutex::new(world)) }
+        Self { world: Arc::new(Mutex::new(world)), gate: Arc::default() }
     }
 
     /// The disk that a power cut at this moment leaves, as a new one; `seed` picks among the possible ones.
@@ -91,6 +94,13 @@ impl FakeDisk {
     /// Takes a folder in the root away, as if its disk were not mounted, or brings it back. Not counted.
     pub fn unmount(&self, name: &str, away: bool) {
         self.world.lock().unmount(name, away);
+    }
+
+    /// Runs `work` on a thread of its own up to its sync number `syncs`, counted from 0, then `beside` here, then the rest of
+    /// `work`: two threads that take turns, the same at every run. Work with fewer syncs ends before `beside` begins. What
+    /// `beside` does must not wait for `work`.
+    pub fn beside(&self, syncs: u64, work: impl FnOnce() + Send, beside: impl FnOnce()) {
+        self.gate.run(syncs, work, beside);
     }
 
     /// Whether a fault that was asked for has struck.
@@ -152,7 +162,8 @@ impl FakeDisk {
     }
 
     fn handle(&self, node: NodeId, path: &Path) -> Arc<dyn DiskFile> {
-        Arc::new(FakeFile { world: Arc::clone(&self.world), node, path: path.to_owned() })
+        let (world, gate) = (Arc::clone(&self.world), Arc::clone(&self.gate));
+        Arc::new(FakeFile { world, gate, node, path: path.to_owned() })
     }
 
     /// The world, if the disk with this path lives.
@@ -213,6 +224,7 @@ impl Disk for FakeDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.gate.pass();
         self.at(path)?.sync_dir(path)
     }
 
@@ -230,8 +242,8 @@ impl Disk for FakeDisk {
 
     /// The tree below `path`, as if it were a filesystem of its own.
     fn filesystem(&self, path: &Path) -> io::Result<Option<Box<dyn Filesystem>>> {
-        let (world, path) = (Arc::clone(&self.world), path.to_owned());
-        Ok(Some(Box::new(FakeFilesystem { world, path })))
+        let (world, gate) = (Arc::clone(&self.world), Arc::clone(&self.gate));
+        Ok(Some(Box::new(FakeFilesystem { world, gate, path: path.to_owned() })))
     }
 
     fn machine_id(&self) -> Option<[u8; 16]> {
@@ -248,11 +260,13 @@ impl Disk for FakeDisk {
 #[derive(Debug)]
 struct FakeFilesystem {
     world: Arc<Mutex<World>>,
+    gate: Arc<Gate>,
     path: PathBuf,
 }
 
 impl Filesystem for FakeFilesystem {
     fn sync(&self) -> io::Result<()> {
+        self.gate.pass();
         alive(&self.world, &self.path)?.sync_tree(&self.path)
     }
 }
@@ -261,6 +275,7 @@ impl Filesystem for FakeFilesystem {
 #[derive(Debug)]
 struct FakeFile {
     world: Arc<Mutex<World>>,
+    gate: Arc<Gate>,
     node: NodeId,
     /// Where it was when it was opened.
     path: PathBuf,
@@ -292,6 +307,7 @@ impl DiskFile for FakeFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass();
         self.world()?.sync_data(self.node)
     }
 

@@ -80,11 +80,17 @@ impl Partition {
         Ok(found.1.map_or(offset, |base| base.min(offset)))
     }
 
-    /// Carries out a truncation whose journal frame is synced, in this cycle. An error takes the directory offline.
+    /// Carries out a truncation whose journal frame is synced, in this cycle. An error takes the directory offline, before
+    /// anybody else has the writer: no checkpoint may describe what is half cut.
     pub(crate) fn truncate(&self, to: Offset, cycle: u64) -> Result<(), String> {
         // Not beside the removal of segments from below.
         let _removal = self.removal.lock();
         let mut writer = self.writer.lock();
+        let cut = self.truncate_locked(&mut writer, to, cycle);
+        cut.inspect_err(|reason| self.shared.go_offline(reason.clone()))
+    }
+
+    fn truncate_locked(&self, writer: &mut Writer, to: Offset, cycle: u64) -> Result<(), String> {
         self.cut_lost(to);
         let in_files = {
             let mut state = self.state.lock();
@@ -104,11 +110,10 @@ impl Partition {
             in_files
         };
         if in_files {
-            self.cut_files(&mut writer, to).map_err(|e| format!("truncating {self:?}: {e}"))?;
+            self.cut_files(writer, to).map_err(|e| format!("truncating {self:?}: {e}"))?;
         }
-        self.truncate_producers(&mut writer, to)
-            .map_err(|e| format!("truncating {self:?}: {e}"))?;
-        self.unplan(&mut writer, &self.state.lock());
+        self.truncate_producers(writer, to).map_err(|e| format!("truncating {self:?}: {e}"))?;
+        self.unplan(writer, &self.state.lock());
         if self.is_memory() {
             self.state.lock().replica.uncovered = true;
         } else {

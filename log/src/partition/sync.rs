@@ -68,6 +68,10 @@ impl Partition {
     /// Flushes, and describes what the files hold once what is dirty is synced. Runs beside appends and commits.
     pub(crate) fn begin_checkpoint(&self) -> Result<(PartitionEntry, Dirty), String> {
         let mut writer = self.writer.lock();
+        if let Some(reason) = self.shared.offline() {
+            // What failed may have left this partition half done.
+            return Err(reason);
+        }
         self.flush_locked(&mut writer)?;
         let segments = std::mem::take(&mut writer.dirty);
         let dirty = Dirty { segments, folder: std::mem::take(&mut writer.folder_dirty) };

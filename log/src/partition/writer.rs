@@ -354,7 +354,7 @@ impl Partition {
     /// Writes committed batches to their segments' page cache. An error takes the directory offline.
     pub(crate) fn flush(&self) -> Result<(), String> {
         let mut writer = self.writer.lock();
-        self.flush_locked(&mut writer)
+        self.flush_locked(&mut writer).inspect_err(|reason| self.shared.go_offline(reason.clone()))
     }
 
     pub(super) fn flush_locked(&self, writer: &mut Writer) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use super::faults::{Rig, first};
 use super::{append, settings, topic, values};
 use crate::batch::{self, BatchBuilder, BatchHeader, Seal};
-use crate::disk::fake::Outcome;
+use crate::disk::fake::{Fault, Outcome};
 use crate::metadata::{Durability, TopicSettings};
 use crate::record::{Headers, RecordParts};
 use crate::{
@@ -535,4 +535,31 @@ fn what_was_cut_does_not_come_back_whatever_a_crash_left_of_the_files() {
             }
         }
     }
+}
+
+#[test]
+fn a_checkpoint_beside_a_truncation_that_fails_describes_nothing_of_it() {
+    let mut rig = Rig::new();
+    let (log, p) = filled(&rig, small());
+    let other = topic(&log, "other", 1, settings());
+    append(&other[0], "a");
+    commit(&log);
+    let before = batches(&p);
+    assert_eq!(p.truncate_to(o(4)), Ok(o(4)));
+    // The cycle is one write and one sync; then the first file goes. A topic that is deleted makes the checkpoint, which has
+    // described this partition already, do so again.
+    let work = log.clone();
+    let beside = || {
+        log.delete_topic(&crate::TopicName::new("other").unwrap()).unwrap();
+        rig.disk.fail_change(rig.disk.changes() + 3, Fault::Eio);
+        commit(&log);
+        assert!(rig.disk.has_failed() && log.stats().offline.is_some());
+    };
+    rig.disk.beside(0, || assert!(work.step_checkpoint().is_err()), beside);
+    drop((log, p, other, work));
+    rig.disk = rig.disk.after_kill();
+    let (log, recovery) = rig.open();
+    assert!(recovery.findings.is_empty(), "{recovery:?}");
+    let kept: Vec<_> = before.into_iter().filter(|(offset, ..)| *offset < 4).collect();
+    assert_eq!(batches(&first(&log)), kept, "it was synced in the journal");
 }
