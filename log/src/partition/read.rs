@@ -185,7 +185,10 @@ impl Partition {
             })
         });
         answer.map_err(|e| {
-            if let Err(gone) = self.check(&self.state.lock(), segment.base()) {
+            // Its base may lie below the log start and what is read above it: only one that lies below whole is gone.
+            let last = next.map_or(i64::MAX, |next| next.get() - 1);
+            let start = Offset::new(self.log_start().get().min(last)).unwrap_or_default();
+            if let Err(gone) = self.check(&self.state.lock(), segment.base().max(start)) {
                 return gone;
             }
             let file = path(&self.folder, segment.base(), "log").display().to_string();

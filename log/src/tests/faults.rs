@@ -60,6 +60,26 @@ fn big(partition: &Partition) -> Result<crate::Appended, AppendError> {
 }
 
 #[test]
+fn an_error_in_a_segment_that_begins_below_the_log_start_is_the_disks() {
+    let mut rig = Rig::new();
+    rig.options.tail_bytes_max = 0;
+    let (log, _) = rig.open();
+    let p = &topic(&log, "t", 1, settings())[0];
+    for value in ["one", "two", "three"] {
+        append(p, value);
+        log.step_commit();
+    }
+    p.delete_before(Offset::new(1).unwrap());
+    log.step_commit();
+    log.step_checkpoint().unwrap();
+    rig.disk.fail_read(rig.disk.reads() + 1);
+    let read = p.read(Offset::new(1).unwrap(), 1, ReadLimit::HighWatermark);
+    // Out of range would have a consumer begin elsewhere.
+    assert!(matches!(read, Err(ReadError::Io { .. })), "{read:?}");
+    assert_eq!(values(p), ["two", "three"]);
+}
+
+#[test]
 fn a_full_disk_refuses_loses_nothing_acknowledged_and_goes_on_when_there_is_room() {
     let rig = Rig::new();
     let (log, _) = rig.open();
