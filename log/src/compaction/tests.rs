@@ -210,7 +210,10 @@ fn no_tombstone_gets_or_has_its_time_by_a_clock_that_is_not_trusted() {
 }
 
 /// A client's batch with these records.
-fn client(compression: Compression, records: &[(Option<&str>, Option<&str>)]) -> BytesMut {
+pub(super) fn client(
+    compression: Compression,
+    records: &[(Option<&str>, Option<&str>)],
+) -> BytesMut {
     let mut builder = BatchBuilder::new();
     for (i, (key, value)) in records.iter().enumerate() {
         let record = RecordParts {

@@ -1,8 +1,9 @@
 //! Compaction beside what others do with the same partition: readers, truncations, a checkpoint, a crash between its steps.
 
-use super::tests::{Bench, compacted, some};
+use super::tests::{Bench, client, compacted, some};
+use crate::batch;
 use crate::disk::fake::Outcome;
-use crate::metadata::TopicSettings;
+use crate::metadata::{Compression, TopicSettings};
 use crate::{LeaderEpoch, Offset, Partition, ReadLimit};
 use std::cell::Cell;
 
@@ -10,7 +11,12 @@ const ROLL_MS: u32 = 60_000;
 
 /// A replica that has led, with two sealed segments below its high watermark and one above it, all of them in the catalog.
 fn replica() -> (Bench, Offset) {
+    replica_after(|_| {})
+}
+
+fn replica_after(begin: impl Fn(&Bench)) -> (Bench, Offset) {
     let bench = Bench::new(TopicSettings { segment_ms: u64::from(ROLL_MS), ..compacted() });
+    begin(&bench);
     for value in ["1", "2", "3"] {
         bench.put("a", Some(value));
         bench.put("b", Some(value));
@@ -85,6 +91,44 @@ fn a_swap_gives_way_to_a_truncation_in_the_same_cycle() {
     assert_eq!(bench.seen().len(), 9);
     let bench = bench.reopened();
     assert_eq!(bench.seen().len(), 9, "nothing was taken");
+}
+
+#[test]
+fn a_producer_is_known_by_its_last_batch_when_all_its_records_are_superseded() {
+    let (bench, end) = replica_after(|bench| {
+        let mut batch = client(Compression::default(), &[(Some("a"), Some("a producer's"))]);
+        batch::readdress(&mut batch, 77, 0, 0);
+        bench.partition.append_batch(batch).unwrap();
+        bench.commit();
+    });
+    bench.compact();
+    assert_eq!(bench.seen().first(), Some(&some(5, "a", "3")));
+    // Without snapshots the producers are those of the files, when a truncation asks for them.
+    for file in bench.disk.files().iter().filter(|file| file.ends_with(".snapshot")) {
+        bench.disk.plant(file, &[]);
+    }
+    bench.partition.truncate_to(end).unwrap();
+    bench.commit();
+    let producers = bench.partition.producers();
+    assert_eq!(producers.iter().map(|p| (p.id, p.last_sequence)).collect::<Vec<_>>(), [(77, 0)]);
+}
+
+#[test]
+fn what_a_start_replays_is_not_older_than_it_is() {
+    let bench = Bench::new(TopicSettings { compaction_lag_ms_min: 60_000, ..compacted() });
+    bench.log.step_checkpoint().unwrap();
+    // The checkpoint's clock is long ago when the records come.
+    bench.clock.advance_ms(120_000);
+    bench.put("a", Some("1"));
+    bench.put("a", Some("2"));
+    for i in 0..5 {
+        bench.put(&format!("fill {i}"), Some(&"x".repeat(900)));
+    }
+    let bench = bench.reopened();
+    assert!(!bench.log.step_compaction(), "younger than the lag");
+    bench.clock.advance_ms(60_000);
+    bench.compact();
+    assert_eq!(bench.own(), [some(1, "a", "2")]);
 }
 
 #[test]

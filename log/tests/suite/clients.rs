@@ -24,7 +24,7 @@ impl Sim {
                 self.model.next_value += 1;
                 let number = self.model.next_value;
                 let mut value = format!("{topic}/{partition}#{number}|").into_bytes();
-                let mark = mark_of(number);
+                let mark = mark_of(number).filter(|_| !self.plain);
                 value.extend(mark);
                 if mark != Some(b'!') {
                     let fill = b'a' + (number % 26) as u8;

@@ -2,15 +2,17 @@
 //!
 //! Other steps come between the pieces of a pass, as other threads do.
 
-use crate::keys::{is_tombstone, key_of};
+use crate::keys::{is_tombstone, key_of, text_of};
+use crate::lookup::timestamp_of;
 use crate::model::{Entry, PartitionModel};
 use crate::sim::{Sim, directory, try_read_all};
 use crate::step::Step;
 use crate::transactions::{Naive, marked_by, owner_of};
 use crate::verify::check_present;
+use headwater_log::batch;
 use headwater_log::clock::Clock;
 use headwater_log::metadata::TopicSettings;
-use headwater_log::{Offset, Partition, ReadLimit, Role};
+use headwater_log::{Offset, Partition, ReadError, ReadLimit, Role};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -89,8 +91,7 @@ impl Sim {
                     );
                 }
                 Err(error) => {
-                    let excused =
-                        self.disk.has_failed() || error == headwater_log::ReadError::Deleted;
+                    let excused = self.disk.has_failed() || error == ReadError::Deleted;
                     assert!(excused, "{partition:?} from {from}: {error}");
                 }
             }
@@ -106,7 +107,7 @@ impl Sim {
                 {
                     continue;
                 }
-                match try_read_all(partition) {
+                match check_contents(partition).and_then(|()| try_read_all(partition)) {
                     Ok(found) => {
                         let p = partition.positions();
                         // As far as it is read of one that is a replica.
@@ -123,6 +124,30 @@ impl Sim {
                 }
             }
         }
+    }
+}
+
+/// What a pass has written again has the keys and the times that it had.
+fn check_contents(partition: &Partition) -> Result<(), ReadError> {
+    let mut from = partition.positions().log_start;
+    loop {
+        let read = partition.read(from, 3_000, ReadLimit::HighWatermark)?;
+        if read.next == from {
+            return Ok(());
+        }
+        for bytes in &read.batches {
+            let records = batch::records(bytes).expect("a served batch is whole");
+            if records.batch().is_control() {
+                continue;
+            }
+            for record in records {
+                let record = record.expect("a served record is whole");
+                let text = text_of(&record);
+                assert_eq!(record.key.as_deref(), key_of(&text).as_deref(), "{record:?}");
+                assert_eq!(record.timestamp_ms, timestamp_of(&text), "{record:?}");
+            }
+        }
+        from = read.next;
     }
 }
 

@@ -129,6 +129,7 @@ fn keyed(round: u32) -> Vec<Step> {
                 cleanup: Cleanup::Compact,
                 segment_bytes: 1_000,
                 delete_retention_ms: 2_000,
+                dirty_ratio_permille: 1,
                 ..settings(Durability::Fsync)
             };
             vec![Step::Create { topic, partitions: 1, settings }]

@@ -208,6 +208,7 @@ fn directories_of_every_released_format_are_read() {
     for (name, clean) in [("v0.1-closed", true), ("v0.1-killed", false)] {
         let folder = fixture(name);
         let mut sim = Sim::new(11);
+        sim.plain = true;
         fixture_life(&mut sim, clean);
         if !folder.exists() {
             assert!(std::env::var_os("HEADWATER_WRITE_FIXTURES").is_some(), "{name} is missing");

@@ -69,6 +69,7 @@ fn lives(seed: u64, rot: bool) -> (u64, u64) {
     if random.below(3) == 0 {
         sim.options.min_free = Some(Share::Bytes(40_000));
     }
+    sim.keyed = random.below(4) == 0;
     let mut compacted = (0, 0);
     let mut end = End::Kill;
     // The directory that the log has gone on without: until it is back, the other one must not fail too.
@@ -169,6 +170,15 @@ fn lost(sim: &Sim) -> Option<usize> {
     sim.options.dirs.iter().position(|dir| *dir == lost.path)
 }
 
+/// Of a life that is about compaction: segments fill soon, and nearly all of them is compacted.
+fn keyed_settings(random: &mut Random) -> TopicSettings {
+    TopicSettings {
+        cleanup: [Cleanup::Compact, Cleanup::CompactAndDelete][random.below(2) as usize],
+        segment_bytes: 1 << 10,
+        ..any_settings(random)
+    }
+}
+
 fn any_settings(random: &mut Random) -> TopicSettings {
     let durability = if random.below(3) == 0 { Durability::Memory } else { Durability::Fsync };
     TopicSettings {
@@ -191,11 +201,16 @@ fn any_settings(random: &mut Random) -> TopicSettings {
 }
 
 fn step(random: &mut Random, sim: &Sim) -> Step {
-    let topic = TOPICS[random.below(TOPICS.len() as u64) as usize];
+    let (topics, partitions) = if sim.keyed { (2, 1) } else { (TOPICS.len() as u64, 3) };
+    let topic = TOPICS[random.below(topics) as usize];
     let Some(model) = sim.model.topics.get(topic) else {
-        let partitions = 1 + random.below(3) as u32;
-        return Step::Create { topic, partitions, settings: any_settings(random) };
+        let partitions = 1 + random.below(partitions) as u32;
+        let settings = if sim.keyed { keyed_settings } else { any_settings };
+        return Step::Create { topic, partitions, settings: settings(random) };
     };
+    if sim.keyed && random.below(12) == 0 {
+        return Step::Compact { between: vec![] };
+    }
     let count = model.partitions.len();
     let partition = random.below(count as u64) as usize;
     let records = 1 + random.below(6) as usize;
