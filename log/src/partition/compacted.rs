@@ -146,10 +146,20 @@ impl Partition {
 
     /// Carries a swap out whose frame is synced; `false` when its inputs are gone. By the committer, before the cycle counts as
     /// published: a checkpoint that captures the cycle describes the output, and syncs the folder. Commits wait for this, so it is
-    /// no more than five system calls; [`Partition::remove_inputs`] does the rest. An error takes the directory offline: the next
-    /// start finishes it.
+    /// no more than five system calls; [`Partition::remove_inputs`] does the rest. An error takes the directory offline, before
+    /// anybody else has the writer: no checkpoint may describe what is half swapped, and the next start finishes it.
     pub(crate) fn swap_in(&self, swap: &Swap, output: &Arc<Segment>) -> Result<bool, String> {
         let mut writer = self.writer.lock();
+        let done = self.swap_in_locked(&mut writer, swap, output);
+        done.inspect_err(|reason| self.shared.go_offline(reason.clone()))
+    }
+
+    fn swap_in_locked(
+        &self,
+        writer: &mut Writer,
+        swap: &Swap,
+        output: &Arc<Segment>,
+    ) -> Result<bool, String> {
         let mut segments = self.segments.write();
         self.compacted.swaps.store(swap.number, Ordering::Release);
         if self.is_deleted() {
