@@ -90,7 +90,8 @@ pub(crate) fn partition(
     if next < entry.end {
         lost.push((next, entry.end));
     }
-    lost.retain(|range| !entry.lost.contains(range));
+    let mut known = joined(std::mem::take(&mut entry.lost));
+    lost.retain(|(first, end)| !known.iter().any(|(from, to)| from <= first && end <= to));
     for (first, end) in &lost {
         changed = true;
         quarantine.note(format!("{name}: offsets {first} to {} are lost", end - 1))?;
@@ -98,8 +99,8 @@ pub(crate) fn partition(
     entry.offline = false;
     // Judged: it is among what is lost, or it is whole.
     entry.damaged.clear();
-    entry.lost.extend(lost);
-    entry.lost.sort_unstable();
+    known.extend(lost);
+    entry.lost = joined(known);
     // What was known of aborted transactions holds for each part.
     let bases: Vec<i64> = segments.iter().map(|s| s.base).collect();
     let mut aborted = Vec::new();
@@ -114,6 +115,19 @@ pub(crate) fn partition(
     entry.aborted = aborted;
     entry.segments = segments;
     Ok(changed)
+}
+
+/// Ranges that meet or overlap become one: what two segments lost side by side is later seen as one hole.
+fn joined(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let meets = next.0 <= before.1;
+        if meets {
+            before.1 = before.1.max(next.1);
+        }
+        meets
+    });
+    ranges
 }
 
 struct Found {
@@ -294,4 +308,12 @@ pub(super) fn set_aside(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ranges_that_meet_are_one() {
+        assert_eq!(super::joined(vec![(10, 11), (0, 10), (3, 4), (13, 15)]), [(0, 11), (13, 15)]);
+    }
 }
