@@ -191,6 +191,11 @@ impl Partition {
     /// Removes what no segment has any more, once the output is in its place. Nobody opens these files: what is left after a crash
     /// or an error takes room until [`Partition::remove_leftovers`].
     pub(crate) fn remove_inputs(&self, swap: &Swap) {
+        // Nor is what has gone from the files served from memory, if it is there still.
+        let end = self.segment_of(Offset::new(swap.output.base).unwrap_or_default());
+        if let Some((_, Some(end))) = end {
+            self.evict(end);
+        }
         // Not beside the renaming of a deleted topic's folder.
         let _removal = self.removal.lock();
         if self.is_deleted() {
