@@ -91,7 +91,9 @@ impl Sim {
                     );
                 }
                 Err(error) => {
-                    let excused = self.disk.has_failed() || error == ReadError::Deleted;
+                    let excused = self.disk.has_failed()
+                        || self.disk.is_stopped()
+                        || error == ReadError::Deleted;
                     assert!(excused, "{partition:?} from {from}: {error}");
                 }
             }
