@@ -23,8 +23,6 @@ mod rewrite;
 pub(crate) mod swap;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_beside;
 mod transactions;
 
 pub(crate) use cleaner::{Cleaner, CompactionCounters};

@@ -12,15 +12,17 @@ use bytes::{Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) struct Bench {
-    pub(super) disk: FakeDisk,
-    pub(super) clock: FakeClock,
+mod beside;
+
+struct Bench {
+    disk: FakeDisk,
+    clock: FakeClock,
     options: LogOptions,
-    pub(super) log: Log,
-    pub(super) partition: Arc<Partition>,
+    log: Log,
+    partition: Arc<Partition>,
 }
 
-pub(super) fn compacted() -> TopicSettings {
+fn compacted() -> TopicSettings {
     TopicSettings {
         cleanup: Cleanup::Compact,
         segment_bytes: 4 << 10,
@@ -30,10 +32,10 @@ pub(super) fn compacted() -> TopicSettings {
     }
 }
 
-pub(super) type Seen = (i64, String, Option<String>);
+type Seen = (i64, String, Option<String>);
 
 impl Bench {
-    pub(super) fn new(settings: TopicSettings) -> Self {
+    fn new(settings: TopicSettings) -> Self {
         let disk = FakeDisk::new(7);
         let clock = FakeClock::new(1_800_000_000_000);
         let mut options = options(Path::new("/data"));
@@ -46,13 +48,13 @@ impl Bench {
     }
 
     /// Another process on what this one left.
-    pub(super) fn reopened(self) -> Self {
+    fn reopened(self) -> Self {
         let disk = self.disk.after_kill();
         self.on(disk)
     }
 
     /// Another process on this disk.
-    pub(super) fn on(self, disk: FakeDisk) -> Self {
+    fn on(self, disk: FakeDisk) -> Self {
         let Self { clock, options, log, partition, .. } = self;
         drop((log, partition));
         let opened = Log::open(options.clone(), Arc::new(disk.clone()), Arc::new(clock.clone()));
@@ -62,11 +64,11 @@ impl Bench {
         Self { disk, clock, options, log, partition }
     }
 
-    pub(super) fn commit(&self) {
+    fn commit(&self) {
         while self.log.step_commit() {}
     }
 
-    pub(super) fn put(&self, key: &str, value: Option<&str>) {
+    fn put(&self, key: &str, value: Option<&str>) {
         let record = RecordParts {
             timestamp_ms: self.clock_ms(),
             key: Some(key.as_bytes()),
@@ -83,14 +85,14 @@ impl Bench {
     }
 
     /// Enough for a segment of its own, and a checkpoint behind it: everything before is sealed.
-    pub(super) fn fill(&self, name: &str) {
+    fn fill(&self, name: &str) {
         for i in 0..5 {
             self.put(&format!("fill {name} {i}"), Some(&"x".repeat(900)));
         }
         self.log.step_checkpoint().unwrap();
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    fn seen(&self) -> Vec<Seen> {
         let mut seen = Vec::new();
         for bytes in self.batches() {
             let text = |part: Option<Bytes>| part.map(|b| String::from_utf8(b.to_vec()).unwrap());
@@ -103,7 +105,7 @@ impl Bench {
     }
 
     /// Without those of `fill`.
-    pub(super) fn own(&self) -> Vec<Seen> {
+    fn own(&self) -> Vec<Seen> {
         self.seen().into_iter().filter(|(_, key, _)| !key.starts_with("fill")).collect()
     }
 
@@ -123,13 +125,13 @@ impl Bench {
         }
     }
 
-    pub(super) fn compact(&self) {
+    fn compact(&self) {
         assert!(self.log.step_compaction(), "a pass is due");
         assert!(!self.log.step_compaction(), "and one is enough");
     }
 }
 
-pub(super) fn some(offset: i64, key: &str, value: &str) -> Seen {
+fn some(offset: i64, key: &str, value: &str) -> Seen {
     (offset, key.to_owned(), Some(value.to_owned()))
 }
 
@@ -210,10 +212,7 @@ fn no_tombstone_gets_or_has_its_time_by_a_clock_that_is_not_trusted() {
 }
 
 /// A client's batch with these records.
-pub(super) fn client(
-    compression: Compression,
-    records: &[(Option<&str>, Option<&str>)],
-) -> BytesMut {
+fn client(compression: Compression, records: &[(Option<&str>, Option<&str>)]) -> BytesMut {
     let mut builder = BatchBuilder::new();
     for (i, (key, value)) in records.iter().enumerate() {
         let record = RecordParts {

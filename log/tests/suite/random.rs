@@ -42,7 +42,7 @@ fn rotten_lives() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let seeds = match number("HEADWATER_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("HEADWATER_SEEDS").unwrap_or(SEEDS / 2),
+        None => 0..number("HEADWATER_ROTTEN_SEEDS").unwrap_or(SEEDS / 2),
     };
     for seed in seeds {
         let replay =

@@ -1,6 +1,6 @@
 //! Compaction beside what others do with the same partition: readers, truncations, a checkpoint, a crash between its steps.
 
-use super::tests::{Bench, client, compacted, some};
+use super::{Bench, client, compacted, some};
 use crate::batch;
 use crate::disk::fake::Outcome;
 use crate::metadata::{Compression, TopicSettings};
